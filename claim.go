@@ -1,0 +1,227 @@
+package hermes
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hermeshttp/hermes/internal/uuidv7"
+)
+
+const (
+	// poisonClaims is how many claims without an outcome make a row poison.
+	poisonClaims = 10
+	// suspectClaims is how many make it suspect: from then on it is gathered alone, so that what ends the process that
+	// sends it does not take along the rows gathered with it, claim by claim, until they count as poison too.
+	suspectClaims = 3
+)
+
+// GatherOptions says which rows to gather. The zero value gathers the 100 that are due longest.
+type GatherOptions struct {
+	Limit  int    // 0: 100
+	Filter Filter // among those due
+}
+
+const defaultGatherLimit = 100
+
+// GatherFailedMessagesForRetry claims rows that are due, of this client's WithSender, those due longest first, and
+// returns them. Until WithClaimTTL has passed no other gather returns them, on this instance or another, whatever their
+// clocks say; hand each to RetryMessage, or give it back with Release. No row is due: an empty result and a nil error.
+//
+// A row whose NotAfter has passed becomes exhausted and is not returned. One that was claimed more than 10 times while
+// no outcome was recorded becomes invalid, KindPoison. One that cannot be read is postponed and reported to the logger
+// and Hooks.Unreadable.
+//
+// It fails with ErrShutdown after Shutdown. It is safe for concurrent use by any number of instances.
+func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOptions) ([]*FailedMessage, error) {
+	if c.isStopped() {
+		return nil, ErrShutdown
+	}
+	limit := opts.Limit
+	if limit <= 0 {
+		limit = defaultGatherLimit
+	}
+	msgs, err := c.gather(ctx, opts.Filter, "<", limit)
+	if err != nil || len(msgs) > 0 {
+		return msgs, err
+	}
+	return c.gather(ctx, opts.Filter, ">=", 1)
+}
+
+// gather claims until it has rows to return, or there are none: those that are claimed and found to be of no use do not
+// stand in the way of others.
+func (c *Client) gather(ctx context.Context, filter Filter, suspicion string, limit int) ([]*FailedMessage, error) {
+	for {
+		token := uuidv7.New()
+		found, err := c.claimDue(ctx, filter, suspicion, limit, token)
+		if err != nil {
+			return nil, fmt.Errorf("hermes: gathering: %w", err)
+		}
+		var usable []*FailedMessage
+		for _, msg := range found {
+			switch {
+			case msg.ClaimToken != token: // retired
+			case msg.unreadable != nil:
+				if err := c.postpone(ctx, msg); err != nil {
+					return nil, fmt.Errorf("hermes: postponing %s: %w", msg.ID, err)
+				}
+			default:
+				usable = append(usable, msg)
+			}
+		}
+		if len(usable) > 0 || len(found) == 0 {
+			slices.SortFunc(usable, func(a, b *FailedMessage) int {
+				return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), strings.Compare(a.ID, b.ID))
+			})
+			return usable, nil
+		}
+	}
+}
+
+// claimSet is the SET of a claim. A row that has had its day is retired instead: it keeps no claim, and
+// RETURNING shows that it did not get the token. held is the condition that the caller holds the row already: then it
+// is no further claim.
+func (c *Client) claimSet(token string, held expr) expr {
+	now := c.store.now()
+	poison := sql("(claims >= ", arg(poisonClaims), " AND NOT ", held, ")")
+	retired := sql("(not_after <= ", now, " OR ", poison, ")")
+	unless := func(column string, retiredValue string, value expr) expr {
+		return sql(column, " = CASE WHEN ", retired, " THEN ", retiredValue, " ELSE ", value, " END, ")
+	}
+	return sql(
+		unless("claim_token", "''", sql("CAST(", arg(token), " AS text)")),
+		unless("claimed_by", "''", sql("CAST(", arg(c.instanceID), " AS text)")),
+		unless("claimed_until", "NULL", c.store.nowPlus(c.claimTTL)),
+		unless("next_attempt_at", "NULL", expr{text: "next_attempt_at"}),
+		"updated_at = CASE WHEN ", retired, " THEN ", now, " ELSE updated_at END, ",
+		"retryable = (retryable AND NOT ", poison, "), ",
+		"failure_kind = CASE WHEN ", poison, " THEN '"+string(KindPoison)+"' ELSE failure_kind END, ",
+		"last_error = CASE WHEN ", poison, " THEN 'claimed more than 10 times, no outcome recorded' ELSE last_error END, ",
+		"claims = claims + CASE WHEN ", held, " THEN 0 ELSE 1 END",
+	)
+}
+
+// unclaimed is the condition that nobody holds the row.
+func (s *store) unclaimed() expr {
+	return sql("(claimed_until IS NULL OR claimed_until <= ", s.now(), ")")
+}
+
+func (c *Client) claimDue(ctx context.Context, filter Filter, suspicion string, limit int, token string) ([]*FailedMessage, error) {
+	s := c.store
+	where := append(s.conditions(filter),
+		sql("sender = ", arg(c.sender)),
+		sql("next_attempt_at <= ", s.now()),
+		expr{text: "retryable"},
+		s.unclaimed(),
+		sql("claims "+suspicion+" ", arg(suspectClaims)),
+	)
+	// The rows are chosen in a part of the statement that is evaluated once: as a plain subquery, it could be
+	// evaluated again and lock more than the limit.
+	return s.query(ctx, sql(
+		"WITH chosen AS MATERIALIZED (SELECT id FROM failed_message WHERE ", list(where, " AND "),
+		" ORDER BY next_attempt_at, id LIMIT ", arg(limit), " ", s.dialect.LockRows(), ")",
+		" UPDATE failed_message SET ", c.claimSet(token, expr{text: "FALSE"}),
+		" WHERE id IN (SELECT id FROM chosen) RETURNING "+columns))
+}
+
+// free is the SET that ends a claim.
+const free = "claim_token = '', claimed_by = '', claimed_until = NULL"
+
+// postpone gives a row back that cannot be read, to be looked at again later, as it is.
+func (c *Client) postpone(ctx context.Context, msg *FailedMessage) error {
+	c.unreadable(ctx, msg.ID, msg.unreadable)
+	later := max(time.Minute, c.redeliveryBackoff.Delay(msg.Retries+1))
+	_, err := c.store.exec(ctx, sql("UPDATE failed_message SET "+free+", claims = 0, next_attempt_at = ", c.store.nowPlus(later),
+		" WHERE id = ", arg(msg.ID), " AND claim_token = ", arg(msg.ClaimToken)))
+	return err
+}
+
+// Release gives claims back unsent, so that other instances need not wait until they run out. A claim that is another's
+// by now, or has ended, is left alone, and so is a message without one.
+func (c *Client) Release(ctx context.Context, msgs ...*FailedMessage) error {
+	byToken := map[string][]string{}
+	for _, msg := range msgs {
+		if msg != nil && msg.ClaimToken != "" {
+			byToken[msg.ClaimToken] = append(byToken[msg.ClaimToken], msg.ID)
+		}
+	}
+	for token, ids := range byToken {
+		if err := c.release(ctx, token, ids); err != nil {
+			return fmt.Errorf("hermes: releasing: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Client) release(ctx context.Context, token string, ids []string) error {
+	_, err := c.store.exec(ctx, sql("UPDATE failed_message SET "+free+", claims = CASE WHEN claims > 0 THEN claims - 1 ELSE 0 END",
+		" WHERE claim_token = ", arg(token), " AND ", c.store.in("id", ids)))
+	return err
+}
+
+// claim is what a call holds of a row.
+type claim struct {
+	id, token string
+	until     time.Time // by this process' clock, and not after it runs out by the database's
+}
+
+// take claims the row with this ID, if it is free or token is the proof of its claim, and returns what is in it. The
+// claim's new proof is known to this call alone, so that of several with the same one only the first goes on.
+func (c *Client) take(ctx context.Context, id, token string) (*claim, *FailedMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.saveTimeout)
+	defer cancel()
+	s := c.store
+	own := &claim{id: id, token: uuidv7.New(), until: time.Now().Add(c.claimTTL)}
+	held := sql("(claim_token <> '' AND claim_token = ", arg(token), ")")
+	rows, err := s.query(ctx, sql("UPDATE failed_message SET ", c.claimSet(own.token, held),
+		" WHERE id = ", arg(id), " AND retryable AND next_attempt_at IS NOT NULL AND (", s.unclaimed(), " OR ", held, ")",
+		" RETURNING "+columns))
+	if err != nil {
+		return nil, nil, fmt.Errorf("hermes: claiming %s: %w", id, err)
+	}
+	if len(rows) == 0 {
+		return nil, nil, c.whyNotTaken(ctx, id)
+	}
+	if rows[0].ClaimToken != own.token {
+		return nil, nil, fmt.Errorf("%w: %s is %s", ErrNotRetryable, id, rows[0].State())
+	}
+	return own, rows[0], nil
+}
+
+func (c *Client) whyNotTaken(ctx context.Context, id string) error {
+	msg, err := c.store.get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !msg.Retryable || msg.NextAttemptAt == nil {
+		return fmt.Errorf("%w: %s is %s", ErrNotRetryable, id, msg.State())
+	}
+	return fmt.Errorf("%w: %s, by %s", ErrClaimed, id, msg.ClaimedBy)
+}
+
+// renew keeps a claim for another WithClaimTTL. It fails with ErrClaimLost if it is no longer held.
+func (c *Client) renew(ctx context.Context, held *claim) error {
+	start := time.Now()
+	err := c.store.fenced(ctx, held, sql("claimed_until = ", c.store.nowPlus(c.claimTTL)))
+	if err != nil {
+		return err
+	}
+	held.until = start.Add(c.claimTTL)
+	return nil
+}
+
+// fenced updates the row whose claim is held, and no other: who lost the claim changes nothing.
+func (s *store) fenced(ctx context.Context, held *claim, set expr) error {
+	var touched int64
+	err := s.insistently(context.WithoutCancel(ctx), func(ctx context.Context) (err error) {
+		touched, err = s.exec(ctx, sql("UPDATE failed_message SET ", set, " WHERE id = ", arg(held.id), " AND claim_token = ", arg(held.token)))
+		return err
+	})
+	if err == nil && touched == 0 {
+		return fmt.Errorf("%w: %s", ErrClaimLost, held.id)
+	}
+	return err
+}

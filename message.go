@@ -1,0 +1,252 @@
+package hermes
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hermeshttp/hermes/internal/headertext"
+	"github.com/hermeshttp/hermes/internal/uuidv7"
+	"github.com/hermeshttp/hermes/internal/wire"
+)
+
+// outgoing is a message on its way: what is sent, and the run of attempts it is in.
+type outgoing struct {
+	wire.Message
+	id     string
+	config sendConfig
+	row    *FailedMessage // the row it comes from; nil if it comes from a caller
+	claim  *claim         // what is held of the row; nil without one
+	stream bool           // for Transport: redirects are the caller's to follow, a 2xx body its to read
+
+	trace  wire.Trace
+	cancel context.CancelFunc // of the attempt in flight; guarded by Client.mu
+	log    []AttemptRecord
+}
+
+// newOutgoing checks req and takes all of it that is needed, its body read and closed. What it refuses, nothing was
+// sent or saved of.
+func (c *Client) newOutgoing(req *http.Request, opts []SendOption) (*outgoing, error) {
+	if req == nil {
+		return nil, invalid("request", "nil")
+	}
+	if req.Body != nil {
+		defer req.Body.Close()
+	}
+	o := &outgoing{id: uuidv7.New()}
+	for _, opt := range opts {
+		opt.applySend(&o.config)
+	}
+	if err := c.checkRequest(req); err != nil {
+		return nil, err
+	}
+	if err := o.config.check(); err != nil {
+		return nil, err
+	}
+	body, err := readRequestBody(req, c.maxBodyBytes)
+	if err != nil {
+		return nil, err
+	}
+	o.Template, o.Header, o.Body = req, req.Header, body
+	if err := o.setKey(c.idempotencyHeader); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// setKey settles the idempotency key: the caller's option, the request's own header, or the message's ID.
+func (o *outgoing) setKey(header string) error {
+	key := cmp.Or(o.config.key, headerValue(o.Header, header), o.id)
+	if !isVisibleASCII(key) {
+		return invalid("idempotency key", "not of visible ASCII characters")
+	}
+	o.config.key = key
+	o.KeyName, o.KeyValue = header, key
+	return nil
+}
+
+// headerValue finds a header also under a name that is not canonical, as net/http sends it.
+func headerValue(header http.Header, name string) string {
+	for have, values := range header {
+		if len(values) > 0 && strings.EqualFold(have, name) {
+			return values[0]
+		}
+	}
+	return ""
+}
+
+func invalid(what, format string, args ...any) error {
+	return fmt.Errorf("%w: %s: %s", ErrInvalidMessage, what, fmt.Sprintf(format, args...))
+}
+
+// checkRequest refuses what net/http would refuse, what cannot be stored, and what could not be sent the same again.
+func (c *Client) checkRequest(req *http.Request) error {
+	if req.Method != "" && !headertext.ValidName(req.Method) || req.Method == http.MethodConnect {
+		return invalid("method", "%q cannot be sent", req.Method)
+	}
+	if err := c.checkURL(req.URL); err != nil {
+		return err
+	}
+	switch {
+	case req.RequestURI != "":
+		return invalid("RequestURI", "set, as in a request that a server received")
+	case len(req.Trailer) > 0:
+		return invalid("Trailer", "cannot be sent again")
+	case req.Cancel != nil: //nolint:staticcheck // refused because it is deprecated
+		return invalid("Cancel", "use the request's context")
+	case !isHostHeader(req.Host):
+		return invalid("Host", "%q cannot be sent", req.Host)
+	}
+	for name, values := range req.Header {
+		if !headertext.ValidName(name) {
+			return invalid("header", "the name %q cannot be sent", name)
+		}
+		for _, value := range values {
+			if !headertext.ValidValue(value) {
+				return invalid("header", "a value of %s has a control character", name)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Client) checkURL(u *url.URL) error {
+	if u == nil {
+		return invalid("URL", "nil")
+	}
+	if c.schemes[u.Scheme] != nil {
+		return checkSameAgain(u)
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return invalid("URL", "the scheme %q is neither http nor https nor registered by WithScheme", u.Scheme)
+	case u.Opaque != "":
+		return invalid("URL", "opaque")
+	case u.Hostname() == "":
+		return invalid("URL", "no host")
+	case !isHostHeader(u.Host):
+		return invalid("URL", "the host %q cannot be sent", u.Host)
+	case !isPort(u.Port()):
+		return invalid("URL", "the port %s is not one", u.Port())
+	}
+	// Of a URL like this it is plain that its text is read back as the same; of any other it is tried.
+	if u.RawPath == "" && u.RawQuery == "" && (u.Path == "" || u.Path[0] == '/') && u.User == nil && isVisibleASCII(u.Path) {
+		return nil
+	}
+	return checkSameAgain(u)
+}
+
+// checkSameAgain makes sure that the URL, stored as text, can be sent as it is now.
+func checkSameAgain(u *url.URL) error {
+	text := u.String()
+	if !isStorable(text) {
+		return invalid("URL", "has a NUL or is not UTF-8")
+	}
+	for i := range len(u.RawQuery) {
+		if c := u.RawQuery[i]; c <= ' ' || c == '#' || c == 0x7f {
+			return invalid("URL", "the query has an unescaped %q", c)
+		}
+	}
+	again, err := url.Parse(text)
+	if err != nil || again.RequestURI() != u.RequestURI() || again.Host != u.Host || again.Opaque != u.Opaque {
+		return invalid("URL", "its text is not read back as the same")
+	}
+	return nil
+}
+
+func isPort(port string) bool {
+	if port == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+// isHostHeader tells whether host can stand in a Host header: no space, control character or part of another URL
+// component. Letters above ASCII are for net/http to encode.
+func isHostHeader(host string) bool {
+	return utf8.ValidString(host) && !strings.ContainsFunc(host, func(r rune) bool {
+		return r <= ' ' || r == 0x7f || strings.ContainsRune(`"#/<>?@\^{|}`+"`", r)
+	})
+}
+
+func isVisibleASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// isStorable tells whether PostgreSQL takes s as text.
+func isStorable(s string) bool {
+	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
+}
+
+func (c *sendConfig) check() error {
+	for key, value := range c.metadata {
+		if !isStorable(key) || !isStorable(value) {
+			return invalid("metadata", "%q has a NUL or is not UTF-8", key)
+		}
+	}
+	for i, delay := range c.schedule {
+		if delay < 0 {
+			return invalid("schedule", "delay %d is negative: %v", i+1, delay)
+		}
+	}
+	if c.hasPassed(0) {
+		return invalid("NotAfter", "has passed: %v", c.notAfter)
+	}
+	return nil
+}
+
+// hasPassed tells whether NotAfter will have passed after a wait.
+func (c *sendConfig) hasPassed(wait time.Duration) bool {
+	return !c.notAfter.IsZero() && !time.Now().Add(wait).Before(c.notAfter)
+}
+
+// readRequestBody reads all of the body into a slice of its own, so that every attempt sends the same bytes and nothing
+// reads the caller's after the call: net/http may still be reading a body when RoundTrip has returned.
+func readRequestBody(req *http.Request, limit int64) ([]byte, error) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return nil, nil
+	}
+	length := req.ContentLength
+	if length > limit {
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrBodyTooLarge, length, limit)
+	}
+	if length > 0 {
+		return readExactly(req.Body, length)
+	}
+	body, err := io.ReadAll(io.LimitReader(req.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: body: %w", ErrInvalidMessage, err)
+	}
+	if int64(len(body)) > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrBodyTooLarge, limit)
+	}
+	return body, nil
+}
+
+func readExactly(r io.Reader, length int64) ([]byte, error) {
+	body := make([]byte, length, length+1)
+	n, err := io.ReadFull(r, body)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return nil, invalid("body", "has %d bytes, ContentLength says %d", n, length)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: body: %w", ErrInvalidMessage, err)
+	}
+	if n, _ := r.Read(body[length : length+1]); n > 0 {
+		return nil, invalid("body", "has more bytes than ContentLength says, %d", length)
+	}
+	return body, nil
+}

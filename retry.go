@@ -1,0 +1,157 @@
+package hermes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// RetryMessage sends a row's message again, due or not: up to WithMaxRetryAttempts attempts (at least one), the first at
+// once. Delivered, the row is deleted; failed, the outcome and the next due time (Schedule, WithRedeliveryBackoff,
+// Retry-After) are recorded in it. The error is nil if and only if what happened is recorded so; Response.Err tells
+// what happened. The Response is nil if no attempt was made.
+//
+// Of msg only ID and ClaimToken are read, and nothing is modified: what is sent is what is in the row. A gathered
+// message's claim passes to this call, so that of several calls with the same msg one sends; a row that nobody has
+// claimed is claimed. The claim is renewed before every attempt and freed at the end.
+//
+// If ctx ends before the first attempt, its error is returned and nothing has changed; later, the attempts made are
+// added, but no step of the schedule is used up.
+//
+// Errors: ErrNotFound; ErrNotRetryable for an invalid or exhausted row, see Reschedule; ErrClaimed if another holds the
+// row; ErrClaimLost if another took it meanwhile, because this process was held up for longer than WithClaimTTL (then
+// nothing was recorded but a delivery); ErrUnreadable; ErrShutdown; ctx's; the database's.
+func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Response, error) {
+	if msg == nil {
+		return nil, invalid("message", "nil")
+	}
+	if c.isStopped() {
+		return nil, ErrShutdown
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	held, row, err := c.take(ctx, msg.ID, msg.ClaimToken)
+	if err != nil {
+		return nil, err
+	}
+	o, err := outgoingFrom(row)
+	if err != nil {
+		return nil, errors.Join(err, c.postpone(context.WithoutCancel(ctx), row))
+	}
+	o.claim = held
+	defer c.end(o)
+	r := c.run(ctx, o, max(1, c.maxRetryAttempts))
+	if r.attempts == 0 {
+		return nil, errors.Join(ErrShutdown, c.release(context.WithoutCancel(ctx), held.token, []string{held.id}))
+	}
+	resp := o.response(r)
+	if r.outcome == Delivered {
+		c.delivered(ctx, o, r)
+		if err := c.store.purgeDelivered(ctx, held.id); err != nil {
+			return resp, fmt.Errorf("hermes: %s was delivered, but its row could not be deleted: %w", held.id, err)
+		}
+		return resp, nil
+	}
+	resp.FailedMessageID = row.ID
+	if err := c.recordFailure(ctx, o, r); err != nil {
+		return resp, err
+	}
+	c.saved(ctx, o, r)
+	return resp, nil
+}
+
+// recordFailure writes into the row how a retry that failed ended, if its claim is still held, and frees it.
+func (c *Client) recordFailure(ctx context.Context, o *outgoing, r *result) error {
+	if r.claimErr != nil && errors.Is(r.claimErr, ErrClaimLost) {
+		c.claimLost(ctx, o.id)
+		return r.claimErr
+	}
+	s := c.store
+	next := *o.row
+	o.note(&next, r)
+	next.Claims = 0
+	dueAt := expr{text: "next_attempt_at"}
+	if !r.canceled || r.outcome == Invalid {
+		next.Retries++
+		dueAt = s.due(c.nextDue(o, r, next.Retries))
+	}
+	err := s.fenced(ctx, o.claim, sql(free, ", claims = 0, updated_at = ", s.now(),
+		", status_code = ", arg(next.StatusCode), ", attempts = ", arg(next.Attempts), ", retries = ", arg(next.Retries),
+		", failure_kind = ", arg(string(next.FailureKind)), ", last_error = ", arg(next.LastError),
+		", retryable = ", arg(r.outcome != Invalid), ", next_attempt_at = ", dueAt,
+		", attempt_log = ", arg(toJSON(next.AttemptLog))))
+	if !errors.Is(err, ErrClaimLost) {
+		return err
+	}
+	if s.isRecorded(ctx, &next) {
+		return nil
+	}
+	c.claimLost(ctx, o.id)
+	return err
+}
+
+// isRecorded tells whether a row already holds next: the update had been applied, but the answer that said so got lost.
+func (s *store) isRecorded(ctx context.Context, next *FailedMessage) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.saveTimeout)
+	defer cancel()
+	row, err := s.get(ctx, next.ID)
+	if err != nil || len(row.AttemptLog) == 0 || row.Attempts != next.Attempts {
+		return false
+	}
+	have, want := row.AttemptLog[len(row.AttemptLog)-1], next.AttemptLog[len(next.AttemptLog)-1]
+	return have.Instance == want.Instance && have.At.Equal(want.At)
+}
+
+// purgeDelivered deletes a delivered message's row, whoever holds it by now: it must not be sent again.
+func (s *store) purgeDelivered(ctx context.Context, id string) error {
+	return s.insistently(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		_, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", arg(id)))
+		return err
+	})
+}
+
+// PurgeMessage deletes a row for good, delivered or not. It fails with ErrNotFound, or with ErrClaimed if another than
+// msg holds it.
+func (c *Client) PurgeMessage(ctx context.Context, msg *FailedMessage) error {
+	if msg == nil {
+		return invalid("message", "nil")
+	}
+	s := c.store
+	n, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", arg(msg.ID), " AND (", s.unclaimed(),
+		" OR claim_token = ", arg(msg.ClaimToken), ")"))
+	if err != nil {
+		return fmt.Errorf("hermes: purging %s: %w", msg.ID, err)
+	}
+	if n > 0 {
+		return nil
+	}
+	row, err := s.get(ctx, msg.ID)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s, by %s", ErrClaimed, row.ID, row.ClaimedBy)
+}
+
+// Reschedule makes the rows that match f due at a time, by its zero value now, whatever they are: waiting, invalid or
+// exhausted. A NotAfter that has passed by then is lifted. Rows that are claimed at the moment are left out. It returns
+// how many rows it changed, and fails with ErrUnboundedFilter for a filter without any condition; see Everything.
+//
+// An operator's decision, not a job's: the n-th retry of a schedule that is used up is one more, then the row is
+// exhausted again.
+func (c *Client) Reschedule(ctx context.Context, f Filter, at time.Time) (int64, error) {
+	if f.isUnbounded() {
+		return 0, ErrUnboundedFilter
+	}
+	s := c.store
+	when := s.timeOr(&at, s.now())
+	where := append(s.conditions(f), s.unclaimed())
+	n, err := s.exec(ctx, sql("UPDATE failed_message SET "+free+", claims = 0, retryable = (1 = 1), next_attempt_at = ", when,
+		", not_after = CASE WHEN not_after <= ", when, " THEN NULL ELSE not_after END, updated_at = ", s.now(),
+		" WHERE ", list(where, " AND ")))
+	if err != nil {
+		return 0, fmt.Errorf("hermes: rescheduling: %w", err)
+	}
+	return n, nil
+}

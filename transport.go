@@ -1,0 +1,128 @@
+package hermes
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/hermeshttp/hermes/internal/wire"
+)
+
+// Transport returns a RoundTripper for code that brings its own http.Client, such as somebody's SDK: what goes through
+// it is retried like what SendMessage sends, and saved if it fails for good. Switch off the retries of what is above it.
+//
+// It obeys the contract of http.RoundTripper, and differs from SendMessage in this: A received answer is never an error,
+// also if the message was saved; the one exception is *NotSavedError. Without an answer the error is a *SendError that
+// names the row. Redirects are left to the http.Client above, except that a message that would be turned into another
+// (a POST answered 301 or 302), or that cannot be followed, is saved as invalid. The body of a 2xx answer is not
+// bounded, and the attempt's timeout ends with its header. Only methods that are not safe become rows: a HEAD that ends
+// in 404 is no lost message. Hooks report a message's ID in every case.
+func (c *Client) Transport(opts ...SendOption) http.RoundTripper {
+	return &transport{client: c, opts: slices.Clone(opts)}
+}
+
+type transport struct {
+	client *Client
+	opts   []SendOption
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := t.client
+	o, err := c.newOutgoing(req, t.opts)
+	if err != nil {
+		return nil, err
+	}
+	o.stream = true
+	o.config.noSave = o.config.noSave || wire.IsSafe(req.Method)
+	ctx := req.Context()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	defer c.end(o)
+	r := c.run(ctx, o, 1+c.maxRetryAttempts)
+	if r.attempts == 0 {
+		return nil, ErrShutdown
+	}
+	if r.resp != nil && r.outcome != Delivered {
+		r.resp.Request = req
+		return r.resp, nil // a redirect for the client above
+	}
+	resp, err := c.settle(ctx, o, r)
+	switch {
+	case r.resp != nil:
+		r.resp.Request = req
+		return r.resp, nil
+	case err != nil && !isSendError(err):
+		return nil, err
+	case r.status == 0:
+		return nil, resp.Err()
+	}
+	return bufferedResponse(req, resp), nil
+}
+
+func isSendError(err error) bool {
+	_, ok := err.(*SendError) //nolint:errorlint // settle's own, and NotSavedError has one inside
+	return ok
+}
+
+// isForClient tells whether an answer is a redirect that the http.Client above will follow without changing the
+// message, or any redirect of a message that is not worth saving.
+func isForClient(o *outgoing, resp *http.Response) bool {
+	if resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return false
+	}
+	if wire.IsSafe(o.Template.Method) {
+		return true
+	}
+	if resp.Header.Get("Location") == "" {
+		return false
+	}
+	switch resp.StatusCode {
+	case http.StatusSeeOther:
+		return true // processed; its data are elsewhere
+	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return len(o.Body) == 0 || o.Template.GetBody != nil
+	}
+	return false
+}
+
+// streamedBody ends the attempt when its reader is done with it.
+type streamedBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *streamedBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}
+
+// bufferedResponse is a failed message's last answer for an http.Client.
+func bufferedResponse(req *http.Request, r *Response) *http.Response {
+	header := r.Header.Clone()
+	body := io.Reader(bytes.NewReader(r.Body))
+	length := int64(len(r.Body))
+	if r.Truncated {
+		body, length = io.MultiReader(body, brokenOff{}), -1
+	}
+	return &http.Response{
+		Status:        strconv.Itoa(r.StatusCode) + " " + http.StatusText(r.StatusCode),
+		StatusCode:    r.StatusCode,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        header,
+		Body:          io.NopCloser(body),
+		ContentLength: length,
+		Request:       req,
+	}
+}
+
+// brokenOff ends a body of which only the beginning is there.
+type brokenOff struct{}
+
+func (brokenOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
