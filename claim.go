@@ -158,7 +158,7 @@ func (c *Client) Release(ctx context.Context, msgs ...*FailedMessage) error {
 
 func (c *Client) release(ctx context.Context, token string, ids []string) error {
 	_, err := c.store.exec(ctx, sql("UPDATE failed_message SET "+free+", claims = CASE WHEN claims > 0 THEN claims - 1 ELSE 0 END",
-		" WHERE claim_token = ", arg(token), " AND ", c.store.in("id", ids)))
+		" WHERE claim_token = ", arg(token), " AND ", in(c.store, "id", ids)))
 	return err
 }
 
@@ -175,9 +175,9 @@ func (c *Client) take(ctx context.Context, id, token string) (*claim, *FailedMes
 	defer cancel()
 	s := c.store
 	own := &claim{id: id, token: uuidv7.New(), until: time.Now().Add(c.claimTTL)}
-	held := sql("(claim_token <> '' AND claim_token = ", arg(token), ")")
+	held := sql("(claim_token <> '' AND claim_token = ", key(token), ")")
 	rows, err := s.query(ctx, sql("UPDATE failed_message SET ", c.claimSet(own.token, held),
-		" WHERE id = ", arg(id), " AND retryable AND next_attempt_at IS NOT NULL AND (", s.unclaimed(), " OR ", held, ")",
+		" WHERE id = ", key(id), " AND retryable AND next_attempt_at IS NOT NULL AND (", s.unclaimed(), " OR ", held, ")",
 		" RETURNING "+columns))
 	if err != nil {
 		return nil, nil, fmt.Errorf("hermes: claiming %s: %w", id, err)

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
 	"time"
 
-	"github.com/hermeshttp/hermes/internal/headertext"
 	"github.com/hermeshttp/hermes/internal/redact"
 )
 
@@ -191,15 +191,15 @@ func (c *Client) newFailedMessage(o *outgoing, r *result) (*FailedMessage, due) 
 	}
 	o.note(msg, r)
 	when := c.firstDue(o, r)
-	msg.Retryable = r.outcome != Invalid
+	msg.Retryable = r.Outcome != Invalid
 	msg.NextAttemptAt = when.from(now)
 	return msg, when
 }
 
 // note writes into msg how a run of attempts ended.
 func (o *outgoing) note(msg *FailedMessage, r *result) {
-	msg.StatusCode = r.status
-	msg.Attempts += r.attempts
+	msg.StatusCode = max(math.MinInt32, min(r.StatusCode, math.MaxInt32)) // a RoundTripper may answer with any int
+	msg.Attempts += r.Attempts
 	msg.FailureKind = r.kind
 	msg.LastError = o.errorText(r.err)
 	msg.AttemptLog = append(slices.Clone(msg.AttemptLog), o.log...)
@@ -221,26 +221,4 @@ func outgoingFrom(row *FailedMessage) (*outgoing, error) {
 		o.config.notAfter = *row.NotAfter
 	}
 	return o, nil
-}
-
-// check tells whether Save can take m, which may come from anywhere.
-func (m *FailedMessage) check() error {
-	for what, text := range map[string]string{"id": m.ID, "sender": m.Sender, "method": m.Method, "URL": m.URL, "host": m.Host,
-		"host override": m.HostOverride, "idempotency key": m.IdempotencyKey, "failure kind": string(m.FailureKind),
-		"last error": m.LastError} {
-		if !isStorable(text) {
-			return invalid(what, "has a NUL or is not UTF-8")
-		}
-	}
-	if m.ID == "" || !isVisibleASCII(m.ID) {
-		return invalid("id", "%q is not one", m.ID)
-	}
-	if _, err := m.NewRequest(context.Background()); err != nil {
-		return invalid("request", "cannot be made")
-	}
-	if header, err := headertext.Decode(headertext.Encode(m.Header)); err != nil || len(header) != len(m.Header) {
-		return invalid("header", "cannot be stored")
-	}
-	config := sendConfig{metadata: m.Metadata, schedule: m.Schedule}
-	return config.check()
 }

@@ -2,6 +2,7 @@ package hermes
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -70,7 +71,7 @@ func (s *store) conditions(f Filter) []expr {
 	all := []expr{{text: "TRUE"}}
 	add := func(parts ...any) { all = append(all, sql(parts...)) }
 	if f.IDs != nil {
-		all = append(all, s.in("id", f.IDs))
+		all = append(all, in(s, "id", f.IDs))
 	}
 	for _, bound := range []struct {
 		column, operator string
@@ -94,7 +95,7 @@ func (s *store) conditions(f Filter) []expr {
 		all = append(all, s.anyState(f.States))
 	}
 	if f.FailureKinds != nil {
-		all = append(all, s.in("failure_kind", f.FailureKinds))
+		all = append(all, in(s, "failure_kind", f.FailureKinds))
 	}
 	return all
 }
@@ -137,8 +138,12 @@ func closedPattern(pattern string) string {
 }
 
 // in is the condition that column is one of values: one argument, however many they are.
-func (s *store) in(column string, values any) expr {
-	return expr{s.dialect.InJSON(column), []any{jsonText(values)}}
+func in[T ~string](s *store, column string, values []T) expr {
+	storable := slices.DeleteFunc(slices.Clone(values), func(value T) bool { return !isStorable(string(value)) })
+	if len(storable) == 0 {
+		return expr{text: "FALSE"}
+	}
+	return expr{s.dialect.InJSON(column), []any{jsonText(storable)}}
 }
 
 func (s *store) status(f Filter) expr {

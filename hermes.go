@@ -131,7 +131,7 @@ func (c *Client) SendMessage(req *http.Request, opts ...SendOption) (*Response, 
 	}
 	defer c.end(o)
 	r := c.run(ctx, o, 1+c.maxRetryAttempts)
-	if r.attempts == 0 {
+	if r.Attempts == 0 {
 		return nil, ErrShutdown
 	}
 	return c.settle(ctx, o, r)
@@ -139,7 +139,7 @@ func (c *Client) SendMessage(req *http.Request, opts ...SendOption) (*Response, 
 
 // settle reports a delivery, or saves the message.
 func (c *Client) settle(ctx context.Context, o *outgoing, r *result) (*Response, error) {
-	if r.outcome == Delivered {
+	if r.Outcome == Delivered {
 		c.delivered(ctx, o, r)
 		return o.response(r), nil
 	}
@@ -149,7 +149,7 @@ func (c *Client) settle(ctx context.Context, o *outgoing, r *result) (*Response,
 	}
 	msg, due := c.newFailedMessage(o, r)
 	if err := c.store.save(ctx, msg, due); err != nil {
-		c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", errorText(err))
+		c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", o.errorText(err))
 		return resp, &NotSavedError{Message: msg, Response: resp, Err: err}
 	}
 	resp.FailedMessageID = o.id

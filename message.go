@@ -29,6 +29,7 @@ type outgoing struct {
 	trace  wire.Trace
 	cancel context.CancelFunc // of the attempt in flight; guarded by Client.mu
 	log    []AttemptRecord
+	result result
 }
 
 // newOutgoing checks req and takes all of it that is needed, its body read and closed. What it refuses, nothing was
@@ -50,36 +51,44 @@ func (c *Client) newOutgoing(req *http.Request, opts []SendOption) (*outgoing, e
 	if err := o.config.check(); err != nil {
 		return nil, err
 	}
+	o.Template, o.Header = req, req.Header
+	if err := o.takeHeader(c.idempotencyHeader); err != nil {
+		return nil, err
+	}
 	body, err := readRequestBody(req, c.maxBodyBytes)
 	if err != nil {
 		return nil, err
 	}
-	o.Template, o.Header, o.Body = req, req.Header, body
-	if err := o.setKey(c.idempotencyHeader); err != nil {
-		return nil, err
-	}
+	o.Body = body
 	return o, nil
 }
 
-// setKey settles the idempotency key: the caller's option, the request's own header, or the message's ID.
-func (o *outgoing) setKey(header string) error {
-	key := cmp.Or(o.config.key, headerValue(o.Header, header), o.id)
-	if !isVisibleASCII(key) {
+// takeHeader checks the header, and settles the idempotency key: the caller's option, the request's own header, or the
+// message's ID.
+func (o *outgoing) takeHeader(keyName string) error {
+	own, err := o.CopyHeader(keyName, checkField)
+	if err != nil {
+		return err
+	}
+	key := cmp.Or(o.config.key, own, o.id)
+	if key != o.id && !isVisibleASCII(key) {
 		return invalid("idempotency key", "not of visible ASCII characters")
 	}
 	o.config.key = key
-	o.KeyName, o.KeyValue = header, key
+	o.KeyName, o.KeyValue = keyName, key
 	return nil
 }
 
-// headerValue finds a header also under a name that is not canonical, as net/http sends it.
-func headerValue(header http.Header, name string) string {
-	for have, values := range header {
-		if len(values) > 0 && strings.EqualFold(have, name) {
-			return values[0]
+func checkField(name string, values []string) error {
+	if !headertext.ValidName(name) {
+		return invalid("header", "the name %q cannot be sent", name)
+	}
+	for _, value := range values {
+		if !headertext.ValidValue(value) {
+			return invalid("header", "a value of %s has a control character", name)
 		}
 	}
-	return ""
+	return nil
 }
 
 func invalid(what, format string, args ...any) error {
@@ -104,7 +113,11 @@ func (c *Client) checkRequest(req *http.Request) error {
 	case !isHostHeader(req.Host):
 		return invalid("Host", "%q cannot be sent", req.Host)
 	}
-	for name, values := range req.Header {
+	return checkHeader(req.Header)
+}
+
+func checkHeader(header http.Header) error {
+	for name, values := range header {
 		if !headertext.ValidName(name) {
 			return invalid("header", "the name %q cannot be sent", name)
 		}
@@ -172,10 +185,23 @@ func isPort(port string) bool {
 // isHostHeader tells whether host can stand in a Host header: no space, control character or part of another URL
 // component. Letters above ASCII are for net/http to encode.
 func isHostHeader(host string) bool {
-	return utf8.ValidString(host) && !strings.ContainsFunc(host, func(r rune) bool {
-		return r <= ' ' || r == 0x7f || strings.ContainsRune(`"#/<>?@\^{|}`+"`", r)
-	})
+	for i := range len(host) {
+		if notInHost[host[i]] {
+			return false
+		}
+	}
+	return utf8.ValidString(host)
 }
+
+var notInHost = func() (table [256]bool) {
+	for c := range ' ' + 1 {
+		table[c] = true
+	}
+	for _, c := range []byte("\x7f\"#/<>?@\\^{|}`") {
+		table[c] = true
+	}
+	return table
+}()
 
 func isVisibleASCII(s string) bool {
 	for i := range len(s) {
@@ -202,10 +228,19 @@ func (c *sendConfig) check() error {
 			return invalid("schedule", "delay %d is negative: %v", i+1, delay)
 		}
 	}
+	if !hasStorableYear(c.notAfter) {
+		return invalid("NotAfter", "not in a year from 1 to 9999: %v", c.notAfter)
+	}
 	if c.hasPassed(0) {
 		return invalid("NotAfter", "has passed: %v", c.notAfter)
 	}
 	return nil
+}
+
+// hasStorableYear tells whether t can be written as text that sorts as times do, and in JSON.
+func hasStorableYear(t time.Time) bool {
+	year := t.UTC().Year()
+	return 1 <= year && year <= 9999
 }
 
 // hasPassed tells whether NotAfter will have passed after a wait.
@@ -237,7 +272,7 @@ func readRequestBody(req *http.Request, limit int64) ([]byte, error) {
 }
 
 func readExactly(r io.Reader, length int64) ([]byte, error) {
-	body := make([]byte, length, length+1)
+	body := make([]byte, length)
 	n, err := io.ReadFull(r, body)
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return nil, invalid("body", "has %d bytes, ContentLength says %d", n, length)
@@ -245,7 +280,7 @@ func readExactly(r io.Reader, length int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: body: %w", ErrInvalidMessage, err)
 	}
-	if n, _ := r.Read(body[length : length+1]); n > 0 {
+	if n, _ := r.Read(make([]byte, 1)); n > 0 {
 		return nil, invalid("body", "has more bytes than ContentLength says, %d", length)
 	}
 	return body, nil

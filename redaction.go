@@ -69,21 +69,21 @@ func (c *Client) logAttempt(ctx context.Context, o *outgoing, r *result, number 
 	}
 	c.logger.LogAttrs(ctx, slog.LevelDebug, "hermes: attempt failed", slog.String("id", o.id),
 		slog.String("method", o.method()), slog.String("url", o.redactedURL()), slog.Int("number", number),
-		slog.Int("status", r.status), slog.String("kind", string(r.kind)), slog.String("error", o.errorText(r.err)))
+		slog.Int("status", r.StatusCode), slog.String("kind", string(r.kind)), slog.String("error", o.errorText(r.err)))
 }
 
 func (c *Client) delivered(ctx context.Context, o *outgoing, r *result) {
-	hook(c, ctx, c.hooks.Delivered, DeliveredInfo{MessageID: o.id, Host: o.Template.URL.Host, StatusCode: r.status,
-		Attempts: r.attempts, Retry: o.row != nil})
+	hook(c, ctx, c.hooks.Delivered, DeliveredInfo{MessageID: o.id, Host: o.Template.URL.Host, StatusCode: r.StatusCode,
+		Attempts: r.Attempts, Retry: o.row != nil})
 }
 
 func (c *Client) saved(ctx context.Context, o *outgoing, r *result) {
 	c.logger.LogAttrs(ctx, slog.LevelWarn, "hermes: message saved", slog.String("id", o.id),
-		slog.String("method", o.method()), slog.String("url", o.redactedURL()), slog.Int("status", r.status),
-		slog.String("kind", string(r.kind)), slog.String("outcome", r.outcome.String()),
-		slog.Int("attempts", r.attempts), slog.Bool("retry", o.row != nil))
-	hook(c, ctx, c.hooks.Saved, SavedInfo{MessageID: o.id, Host: o.host(), StatusCode: r.status, Kind: r.kind,
-		Outcome: r.outcome, Attempts: r.attempts, Retry: o.row != nil})
+		slog.String("method", o.method()), slog.String("url", o.redactedURL()), slog.Int("status", r.StatusCode),
+		slog.String("kind", string(r.kind)), slog.String("outcome", r.Outcome.String()),
+		slog.Int("attempts", r.Attempts), slog.Bool("retry", o.row != nil))
+	hook(c, ctx, c.hooks.Saved, SavedInfo{MessageID: o.id, Host: o.host(), StatusCode: r.StatusCode, Kind: r.kind,
+		Outcome: r.Outcome, Attempts: r.Attempts, Retry: o.row != nil})
 }
 
 func (c *Client) claimLost(ctx context.Context, id string) {

@@ -1,6 +1,8 @@
 package hermes
 
 import (
+	"fmt"
+	"log/slog"
 	"net/http"
 )
 
@@ -39,25 +41,36 @@ func (r *Response) Err() error {
 	return &failure
 }
 
-func (o *outgoing) response(r *result) *Response {
-	resp := &Response{
-		StatusCode: r.status,
-		Header:     r.header,
-		Body:       r.body,
-		Truncated:  r.truncated,
-		Outcome:    r.outcome,
-		Attempts:   r.attempts,
+// response is r's, complete.
+// String shows no header value and no body, which may repeat the request's: also where fmt prints a response with %v.
+func (r *Response) String() string {
+	if r == nil {
+		return "<nil>"
 	}
-	if r.outcome != Delivered {
-		resp.failure = &SendError{
+	text := fmt.Sprintf("%s, status %d, attempts %d", r.Outcome, r.StatusCode, r.Attempts)
+	if r.FailedMessageID != "" {
+		text += ", saved as " + r.FailedMessageID
+	}
+	return text
+}
+
+// GoString is String, for %#v.
+func (r *Response) GoString() string { return r.String() }
+
+// LogValue implements slog.LogValuer. It shows what String does.
+func (r *Response) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+func (o *outgoing) response(r *result) *Response {
+	if r.Outcome != Delivered {
+		r.failure = &SendError{
 			Method:     o.method(),
 			URL:        o.redactedURL(),
-			StatusCode: r.status,
-			Attempts:   r.attempts,
+			StatusCode: r.StatusCode,
+			Attempts:   r.Attempts,
 			Kind:       r.kind,
 			Err:        r.err,
 			text:       o.errorText(r.err),
 		}
 	}
-	return resp
+	return r.Response
 }

@@ -43,11 +43,11 @@ func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Respons
 	o.claim = held
 	defer c.end(o)
 	r := c.run(ctx, o, max(1, c.maxRetryAttempts))
-	if r.attempts == 0 {
+	if r.Attempts == 0 {
 		return nil, errors.Join(ErrShutdown, c.release(context.WithoutCancel(ctx), held.token, []string{held.id}))
 	}
 	resp := o.response(r)
-	if r.outcome == Delivered {
+	if r.Outcome == Delivered {
 		c.delivered(ctx, o, r)
 		if err := c.store.purgeDelivered(ctx, held.id); err != nil {
 			return resp, fmt.Errorf("hermes: %s was delivered, but its row could not be deleted: %w", held.id, err)
@@ -73,14 +73,14 @@ func (c *Client) recordFailure(ctx context.Context, o *outgoing, r *result) erro
 	o.note(&next, r)
 	next.Claims = 0
 	dueAt := expr{text: "next_attempt_at"}
-	if !r.canceled || r.outcome == Invalid {
+	if !r.canceled || r.Outcome == Invalid {
 		next.Retries++
 		dueAt = s.due(c.nextDue(o, r, next.Retries))
 	}
 	err := s.fenced(ctx, o.claim, sql(free, ", claims = 0, updated_at = ", s.now(),
 		", status_code = ", arg(next.StatusCode), ", attempts = ", arg(next.Attempts), ", retries = ", arg(next.Retries),
 		", failure_kind = ", arg(string(next.FailureKind)), ", last_error = ", arg(next.LastError),
-		", retryable = ", arg(r.outcome != Invalid), ", next_attempt_at = ", dueAt,
+		", retryable = ", arg(r.Outcome != Invalid), ", next_attempt_at = ", dueAt,
 		", attempt_log = ", arg(toJSON(next.AttemptLog))))
 	if !errors.Is(err, ErrClaimLost) {
 		return err
@@ -119,8 +119,8 @@ func (c *Client) PurgeMessage(ctx context.Context, msg *FailedMessage) error {
 		return invalid("message", "nil")
 	}
 	s := c.store
-	n, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", arg(msg.ID), " AND (", s.unclaimed(),
-		" OR claim_token = ", arg(msg.ClaimToken), ")"))
+	n, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", key(msg.ID), " AND (", s.unclaimed(),
+		" OR claim_token = ", key(msg.ClaimToken), ")"))
 	if err != nil {
 		return fmt.Errorf("hermes: purging %s: %w", msg.ID, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/hermeshttp/hermes/internal/headertext"
@@ -24,6 +25,56 @@ func (c *Client) Save(ctx context.Context, msg *FailedMessage) error {
 	return c.store.insistently(ctx, func(ctx context.Context) error {
 		return c.store.insert(ctx, msg, c.store.timeOr(msg.NextAttemptAt, null))
 	})
+}
+
+// check tells whether Save can take m, which may come from anywhere.
+func (m *FailedMessage) check() error {
+	for what, text := range map[string]string{"id": m.ID, "sender": m.Sender, "method": m.Method, "URL": m.URL, "host": m.Host,
+		"host override": m.HostOverride, "idempotency key": m.IdempotencyKey, "failure kind": string(m.FailureKind),
+		"last error": m.LastError} {
+		if !isStorable(text) {
+			return invalid(what, "has a NUL or is not UTF-8")
+		}
+	}
+	if m.ID == "" || !isVisibleASCII(m.ID) {
+		return invalid("id", "%q is not one", m.ID)
+	}
+	req, err := m.NewRequest(context.Background())
+	if err != nil {
+		return invalid("request", "cannot be made")
+	}
+	if req.URL.Scheme == "" || req.URL.Opaque == "" && req.URL.Host == "" {
+		return invalid("URL", "not a whole one")
+	}
+	if err := checkHeader(m.Header); err != nil {
+		return err
+	}
+	if err := m.checkNumbers(); err != nil {
+		return err
+	}
+	config := sendConfig{metadata: m.Metadata, schedule: m.Schedule}
+	return config.check()
+}
+
+func (m *FailedMessage) checkNumbers() error {
+	for what, n := range map[string]int{"attempts": m.Attempts, "retries": m.Retries} {
+		if n < 0 || n > math.MaxInt32 {
+			return invalid(what, "%d is out of range", n)
+		}
+	}
+	if m.StatusCode < math.MinInt32 || m.StatusCode > math.MaxInt32 {
+		return invalid("status", "%d is out of range", m.StatusCode)
+	}
+	times := []*time.Time{&m.CreatedAt, &m.UpdatedAt, m.NextAttemptAt, m.NotAfter}
+	for i := range m.AttemptLog {
+		times = append(times, &m.AttemptLog[i].At)
+	}
+	for _, t := range times {
+		if t != nil && !hasStorableYear(*t) {
+			return invalid("time", "not in a year from 1 to 9999: %v", *t)
+		}
+	}
+	return nil
 }
 
 // save inserts a new row. Its time is its own: the caller's context may have ended, which is why it is saved.
@@ -117,7 +168,7 @@ func (c *Client) nextDue(o *outgoing, r *result, retries int) due {
 // dueAfter heeds what bears on a delay: the receiver's Retry-After, if longer, and the message's NotAfter.
 func (c *Client) dueAfter(o *outgoing, r *result, delay time.Duration) due {
 	delay = max(delay, min(r.retryAfter, c.maxPostpone))
-	if r.outcome == Invalid || o.config.hasPassed(delay) {
+	if r.Outcome == Invalid || o.config.hasPassed(delay) {
 		return due{never: true}
 	}
 	return due{after: delay}

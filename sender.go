@@ -15,36 +15,32 @@ import (
 
 // result is how a run of attempts ended; what it tells of an attempt is of the last one.
 type result struct {
-	attempts   int // requests on the wire, redirect hops apart
-	status     int
-	header     http.Header
-	body       []byte
-	truncated  bool
-	outcome    Outcome
+	*Response
 	kind       FailureKind
 	err        error
 	retryAfter time.Duration
 	stale      bool // it failed on a reused connection, before any byte of an answer
 	canceled   bool // the run was cut short: by the caller's context, Shutdown, or a lost claim
 	claimErr   error
-	resp       *http.Response // with outgoing.stream: an open 2xx answer, or one that is for the caller to follow
+	open       *http.Response // with outgoing.stream: an open 2xx answer, or one that is for the caller to follow
 }
 
 // run makes attempts until one settles the message, no more are allowed, or waiting is not possible.
 func (c *Client) run(ctx context.Context, o *outgoing, maxAttempts int) *result {
-	r := &result{}
+	r := &o.result
+	r.Response = &Response{}
 	for number, hurried := 1, false; ; number++ {
 		if !c.attempt(ctx, o, r, number) {
 			return r
 		}
-		if r.outcome == Delivered || r.outcome == Invalid || r.resp != nil {
+		if r.Outcome == Delivered || r.Outcome == Invalid || r.open != nil {
 			return r
 		}
 		if r.canceled = ctx.Err() != nil || c.isStopped(); r.canceled {
 			r.err = c.cause(ctx, r.err)
 			return r
 		}
-		if r.outcome == RetryLater || r.attempts >= maxAttempts || r.retryAfter > c.maxRetryAfter {
+		if r.Outcome == RetryLater || r.Attempts >= maxAttempts || r.retryAfter > c.maxRetryAfter {
 			return r
 		}
 		delay := max(c.backoff.Delay(number), r.retryAfter, 0)
@@ -104,31 +100,31 @@ func (c *Client) wait(ctx context.Context, d time.Duration) bool {
 
 // attempt makes one attempt and notes its end in r. It returns false if the client was shut down before it began.
 func (c *Client) attempt(ctx context.Context, o *outgoing, r *result, number int) bool {
-	lim := c.newLimits(ctx, o)
+	start := time.Now()
+	lim := c.newLimits(ctx, o, start)
 	if !c.begin(o, lim.cancel) {
 		lim.cancel()
 		r.canceled = true
 		return false
 	}
-	start := time.Now()
 	info := c.startInfo(o, number)
 	attemptCtx := c.attemptStart(lim.ctx, info)
 	ex := c.wire.Do(o.trace.Begin(attemptCtx), &o.Message, !o.stream)
 	c.judge(ctx, o, r, ex, number)
 	c.finish(o, r, ex, lim)
-	r.attempts += o.trace.Requests(ex.Hops)
+	r.Attempts += o.trace.Requests(ex.Hops)
 
-	if r.outcome == Delivered && c.hooks.AttemptDone == nil {
+	if r.Outcome == Delivered && c.hooks.AttemptDone == nil {
 		return true
 	}
-	record := AttemptRecord{At: start.UTC(), Duration: time.Since(start), StatusCode: r.status, Kind: r.kind,
+	record := AttemptRecord{At: start.UTC(), Duration: time.Since(start), StatusCode: r.StatusCode, Kind: r.kind,
 		Hops: ex.Hops, Instance: c.instanceID}
-	if r.outcome != Delivered {
+	if r.Outcome != Delivered {
 		o.log = append(o.log, record)
 		c.logAttempt(attemptCtx, o, r, number)
 	}
-	hook(c, attemptCtx, c.hooks.AttemptDone, AttemptDoneInfo{AttemptStartInfo: info, StatusCode: r.status, Kind: r.kind,
-		Outcome: r.outcome, Duration: record.Duration, Hops: ex.Hops, Err: r.err})
+	hook(c, attemptCtx, c.hooks.AttemptDone, AttemptDoneInfo{AttemptStartInfo: info, StatusCode: r.StatusCode, Kind: r.kind,
+		Outcome: r.Outcome, Duration: record.Duration, Hops: ex.Hops, Err: r.err})
 	return true
 }
 
@@ -140,13 +136,13 @@ type limits struct {
 }
 
 // newLimits makes an attempt's context. It ends within the claim under which the attempt is made.
-func (c *Client) newLimits(ctx context.Context, o *outgoing) limits {
+func (c *Client) newLimits(ctx context.Context, o *outgoing, start time.Time) limits {
 	timeout := c.attemptTimeout
 	if o.claim != nil {
-		timeout = min(timeout, time.Until(o.claim.until)-time.Second)
+		timeout = min(timeout, o.claim.until.Sub(start)-time.Second)
 	}
 	if !o.stream {
-		ctx, cancel := context.WithTimeout(ctx, timeout)
+		ctx, cancel := context.WithDeadline(ctx, start.Add(timeout))
 		return limits{ctx: ctx, cancel: cancel}
 	}
 	streamCtx, cancel := context.WithCancelCause(ctx)
@@ -156,16 +152,16 @@ func (c *Client) newLimits(ctx context.Context, o *outgoing) limits {
 
 // judge settles what ex means for the message.
 func (c *Client) judge(ctx context.Context, o *outgoing, r *result, ex wire.Exchange, number int) {
-	r.status, r.header, r.body, r.truncated = 0, nil, nil, false
+	*r.Response = Response{Attempts: r.Attempts}
 	r.err, r.retryAfter, r.stale = ex.Err, 0, false
 	if resp := ex.Response; resp != nil {
-		r.status, r.header = resp.StatusCode, resp.Header
-		r.retryAfter, _ = retryafter.Parse(resp.Header, time.Now())
+		r.StatusCode, r.Header = resp.StatusCode, resp.Header
 	}
-	if r.status/100 == 2 {
-		r.outcome, r.kind, r.err = Delivered, "", nil
+	if r.StatusCode/100 == 2 {
+		r.Outcome, r.kind, r.err = Delivered, "", nil
 		return
 	}
+	r.retryAfter, _ = retryafter.Parse(r.Header, time.Now())
 	switch {
 	case ex.Err == nil:
 		r.kind = KindStatus
@@ -175,9 +171,9 @@ func (c *Client) judge(ctx context.Context, o *outgoing, r *result, ex wire.Exch
 		r.kind = kindOf(ex.Err, &o.trace)
 		r.stale = ex.Response == nil && o.trace.Reused() && !isTimeout(ex.Err)
 	}
-	r.outcome = c.decide(Attempt{Number: number, Request: o.Template, StatusCode: r.status, Header: r.header,
+	r.Outcome = c.decide(Attempt{Number: number, Request: o.Template, StatusCode: r.StatusCode, Header: r.Header,
 		Kind: r.kind, Err: r.err}, r)
-	if r.outcome == Delivered {
+	if r.Outcome == Delivered {
 		r.kind, r.err = "", nil
 	}
 }
@@ -216,14 +212,14 @@ func (c *Client) finish(o *outgoing, r *result, ex wire.Exchange, lim limits) {
 		lim.cancel()
 		return
 	}
-	if o.stream && (r.outcome == Delivered || isForClient(o, resp)) {
+	if o.stream && (r.Outcome == Delivered || isForClient(o, resp)) {
 		lim.timer.Stop()
 		resp.Body = &streamedBody{ReadCloser: resp.Body, cancel: lim.cancel}
-		r.resp = resp
+		r.open = resp
 		return
 	}
 	defer lim.cancel()
-	r.body, r.truncated, _ = wire.ReadBody(resp, c.maxResponseBytes)
+	r.Body, r.Truncated, _ = wire.ReadBody(resp, c.maxResponseBytes)
 }
 
 func (c *Client) startInfo(o *outgoing, number int) AttemptStartInfo {

@@ -31,6 +31,14 @@ func sql(parts ...any) expr {
 // arg is a value as a placeholder.
 func arg(value any) expr { return expr{"?", []any{value}} }
 
+// key is an ID or a token from a caller as a placeholder. What cannot be stored no row has; PostgreSQL would refuse it.
+func key(text string) expr {
+	if !isStorable(text) {
+		return arg("")
+	}
+	return arg(text)
+}
+
 // list joins pieces by a separator.
 func list(parts []expr, separator string) expr {
 	var all []any

@@ -157,7 +157,10 @@ func init() { schema.RegisterSerializer("hermes_header", headerSerializer{}) }
 
 // Scan implements GORM's SerializerInterface.
 func (headerSerializer) Scan(ctx context.Context, field *schema.Field, dst reflect.Value, value any) error {
-	text, _ := value.([]byte)
+	text, isBytes := value.([]byte)
+	if written, ok := value.(string); ok && !isBytes { // by hand, into SQLite
+		text = []byte(written)
+	}
 	header, err := headertext.Decode(text)
 	if err != nil {
 		return fmt.Errorf("%w: header: %w", ErrUnreadable, err)
@@ -169,9 +172,8 @@ func (headerSerializer) Scan(ctx context.Context, field *schema.Field, dst refle
 // Value implements GORM's SerializerInterface.
 func (headerSerializer) Value(_ context.Context, _ *schema.Field, _ reflect.Value, value any) (any, error) {
 	header, _ := value.(http.Header)
-	text := headertext.Encode(header)
-	if again, err := headertext.Decode(text); err != nil || len(again) != len(header) {
-		return nil, fmt.Errorf("%w: header: cannot be stored", ErrInvalidMessage)
+	if err := checkHeader(header); err != nil {
+		return nil, err
 	}
-	return append([]byte{}, text...), nil
+	return bytesOf(headertext.Encode(header)), nil
 }

@@ -44,21 +44,21 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer c.end(o)
 	r := c.run(ctx, o, 1+c.maxRetryAttempts)
-	if r.attempts == 0 {
+	if r.Attempts == 0 {
 		return nil, ErrShutdown
 	}
-	if r.resp != nil && r.outcome != Delivered {
-		r.resp.Request = req
-		return r.resp, nil // a redirect for the client above
+	if r.open != nil && r.Outcome != Delivered {
+		r.open.Request = req
+		return r.open, nil // a redirect for the client above
 	}
 	resp, err := c.settle(ctx, o, r)
 	switch {
-	case r.resp != nil:
-		r.resp.Request = req
-		return r.resp, nil
+	case r.open != nil:
+		r.open.Request = req
+		return r.open, nil
 	case err != nil && !isSendError(err):
 		return nil, err
-	case r.status == 0:
+	case r.StatusCode == 0:
 		return nil, resp.Err()
 	}
 	return bufferedResponse(req, resp), nil

@@ -47,12 +47,24 @@ func sqliteNow(modifier string) string {
 
 const sqliteTime = "2006-01-02 15:04:05.999999999-07:00"
 
-// Time is t as an argument.
+var (
+	firstTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
+)
+
+// Time is t as an argument. Outside the years 1 to 9999 texts do not sort as times do, and PostgreSQL has an end too:
+// there it is the first or the last time that both databases have.
 func (d *Dialect) Time(t time.Time) any {
-	if d.postgres {
-		return t.UTC()
+	t = t.UTC()
+	if t.Before(firstTime) {
+		t = firstTime
+	} else if t.After(lastTime) {
+		t = lastTime
 	}
-	return t.UTC().Format(sqliteTime)
+	if d.postgres {
+		return t
+	}
+	return t.Format(sqliteTime)
 }
 
 // Seconds is wait as the argument of NowPlus.

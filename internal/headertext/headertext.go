@@ -64,7 +64,7 @@ func Decode(text []byte) (http.Header, error) {
 // ValidName tells whether name is a token of RFC 9110 section 5.6.2.
 func ValidName(name string) bool {
 	for i := range len(name) {
-		if !isTokenByte(name[i]) {
+		if !isToken[name[i]] {
 			return false
 		}
 	}
@@ -82,7 +82,10 @@ func ValidValue(value string) bool {
 	return true
 }
 
-func isTokenByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
-		strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}
+// isToken has the characters of a token, RFC 9110 section 5.6.2.
+var isToken = func() (table [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		table[c] = true
+	}
+	return table
+}()

@@ -26,7 +26,8 @@ func (e *RedirectError) Unwrap() error { return e.Err }
 type chain struct {
 	client   *Client
 	message  *Message
-	requests []*http.Request // those sent, the first being the message's own
+	requests []*http.Request // those that were answered with a redirect, the first being the message's own
+	hops     int             // redirects followed
 	foreign  bool            // another origin was visited: from then on no credentials
 	seeOther *http.Response  // the 303 that answered a message which is not safe, its body in memory
 }
@@ -35,7 +36,6 @@ type chain struct {
 func (c *Client) follow(m *Message, first hop) Exchange {
 	ch := &chain{client: c, message: m}
 	for h := &first; ; {
-		ch.requests = append(ch.requests, h.req)
 		resp, err := ch.send(*h)
 		if err != nil {
 			return ch.broke(err)
@@ -48,6 +48,7 @@ func (c *Client) follow(m *Message, first hop) Exchange {
 			return ch.end(resp, refused)
 		}
 		h = next
+		ch.hops++
 	}
 }
 
@@ -69,25 +70,23 @@ func (ch *chain) send(h hop) (*http.Response, error) {
 	return resp, err
 }
 
-func (ch *chain) hops() int { return len(ch.requests) - 1 }
-
 // broke makes the exchange of a hop that got no answer.
 func (ch *chain) broke(err error) Exchange {
 	if ch.seeOther == nil {
-		return Exchange{Err: err, Hops: ch.hops()}
+		return Exchange{Err: err, Hops: ch.hops}
 	}
-	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: "303, then no answer", Err: err}, Hops: ch.hops()}
+	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: "303, then no answer", Err: err}, Hops: ch.hops}
 }
 
 // end makes the exchange of a final answer. After a 303 the message counts as processed only if the data it pointed
 // to could be had; otherwise its answer is the 303 itself.
 func (ch *chain) end(resp *http.Response, refused error) Exchange {
 	if ch.seeOther == nil || resp.StatusCode/100 == 2 {
-		return Exchange{Response: resp, Err: refused, Hops: ch.hops()}
+		return Exchange{Response: resp, Err: refused, Hops: ch.hops}
 	}
 	resp.Body.Close()
 	reason := "303, then status " + strconv.Itoa(resp.StatusCode)
-	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: reason, Err: refused}, Hops: ch.hops()}
+	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: reason, Err: refused}, Hops: ch.hops}
 }
 
 // next returns what resp asks for. It returns nil if resp is final, with a RedirectError if it asked for what must not
@@ -105,6 +104,7 @@ func (ch *chain) next(req *http.Request, resp *http.Response) (*hop, error) {
 	if err != nil {
 		return nil, &RedirectError{Reason: "its Location is not a URL"}
 	}
+	ch.requests = append(ch.requests, req)
 	if reason := ch.refuse(req, method, target); reason != "" {
 		return nil, &RedirectError{Reason: reason}
 	}

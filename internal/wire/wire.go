@@ -24,13 +24,15 @@ type Client struct {
 	MaxResponseBytes int64
 }
 
-// Message is what is the same over all attempts. Nothing in it is modified.
+// Message is what is the same over all attempts.
 type Message struct {
-	Template *http.Request // method, URL, Host
-	Header   http.Header   // what is sent, beside what Key adds
+	Template *http.Request // method, URL, Host; not modified
+	Header   http.Header   // what is sent, beside what Key adds; not modified
 	Body     []byte
 
 	KeyName, KeyValue string // a header to add, by its canonical name; no name, no header
+
+	first http.Header // a copy that CopyHeader made, for the first request
 }
 
 // Exchange is how an attempt ended.
@@ -67,21 +69,41 @@ func (m *Message) request(ctx context.Context) *http.Request {
 	return req
 }
 
-// FullHeader is a copy of the header with the key added.
+// CopyHeader makes the first request's header, as it checks each field; key is the value of the one named keyName, if it
+// is there.
+func (m *Message) CopyHeader(keyName string, check func(name string, values []string) error) (key string, err error) {
+	m.first = make(http.Header, len(m.Header)+1)
+	all := make([]string, 0, len(m.Header)+1) // one slice for all values, as in Header.Clone
+	for name, values := range m.Header {
+		if err := check(name, values); err != nil {
+			return "", err
+		}
+		if isKey := len(name) == len(keyName) && strings.EqualFold(name, keyName); isKey && len(values) > 0 {
+			key = values[0]
+			continue
+		}
+		start := len(all)
+		all = append(all, values...)
+		m.first[name] = all[start:len(all):len(all)]
+	}
+	return key, nil
+}
+
+// FullHeader is a copy of the header with the key added, in place of any there was.
 func (m *Message) FullHeader() http.Header {
-	header := m.Header.Clone()
+	header := m.first
+	m.first = nil
 	if header == nil {
-		header = make(http.Header, 1)
-	}
-	if m.KeyName == "" {
-		return header
-	}
-	for name := range header {
-		if strings.EqualFold(name, m.KeyName) {
-			delete(header, name)
+		header = make(http.Header, len(m.Header)+1)
+		for name, values := range m.Header {
+			if len(name) != len(m.KeyName) || !strings.EqualFold(name, m.KeyName) {
+				header[name] = slices.Clone(values)
+			}
 		}
 	}
-	header[m.KeyName] = []string{m.KeyValue}
+	if m.KeyName != "" {
+		header[m.KeyName] = []string{m.KeyValue}
+	}
 	return header
 }
 
