@@ -110,7 +110,7 @@ func (b exponentialBackoff) Delay(retry int) time.Duration {
 	if bound <= 0 {
 		return 0
 	}
-	return time.Duration(rand.Int64N(int64(bound) + 1))
+	return rand.N(bound)
 }
 
 // doublingBackoff is without jitter: rows are retried by jobs, which spread them, and an operator can foresee it.
