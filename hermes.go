@@ -1,3 +1,41 @@
+// Package hermes sends HTTP requests that must not be lost. A service calls [Client.SendMessage] where it would call
+// http.Client.Do, or gives [Client.Transport] to code that brings its own http.Client.
+//
+// # The contract
+//
+// SendMessage returns a nil error if and only if the message was delivered or is a row in the table failed_message.
+// Delivered is what was answered with a 2xx status. A message carries one idempotency key for ever, over every attempt,
+// retry and job: it is sent at least once, and processed once by a receiver that honours the key.
+//
+// # Sending
+//
+// An attempt that got no answer, or a 5xx, is repeated: by default five times, ten seconds apart, five seconds each. A
+// 4xx, or a redirect that would change the message, is not: as it is, the message cannot succeed. What fails for good is
+// saved through GORM, in PostgreSQL or SQLite, with all that is needed to send it again. The [Response] tells how it went,
+// and [Response.Err] why it failed.
+//
+// Who disagrees with what a status means sets a [Policy]; [RetryStatus] is the common one.
+//
+// # Retrying
+//
+// The library starts no job. A job of one's own gathers what is due and retries it, see the example of
+// [Client.GatherFailedMessagesForRetry]: gathered rows are claimed, so that any number of instances can run the same
+// job at once, and no message is sent by two of them at a time. A message that is delivered leaves the table.
+//
+// A row is due at once when it is saved, and after each retry that failed by [WithRedeliveryBackoff], or by its own
+// [Schedule]; a receiver's Retry-After postpones it. Each row has one [State]: due, waiting, claimed, invalid, exhausted.
+// What is invalid or exhausted stays until a person decides: [Client.Reschedule] or [Client.PurgeMessage].
+//
+// # Looking
+//
+// [Monitor] lists, counts and finds rows by [Filter]; there are canned ones, such as [InvalidMessages]. [FailedMessage]
+// is also a GORM model for queries of one's own. Logs ([WithLogger]), errors and [Hooks] never show header values,
+// bodies, or a URL's userinfo and query.
+//
+// # Secrets
+//
+// A message is stored as it was sent, its headers included. What must not be stored is added to every attempt by
+// [WithRequestSigner].
 package hermes
 
 import (

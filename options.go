@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -190,6 +189,22 @@ func WithClaimTTL(d time.Duration) Option {
 	return optionFunc(func(c *config) { set(c, "WithClaimTTL", &c.claimTTL, d, 1) })
 }
 
+// Durability says when a message becomes a row.
+type Durability int
+
+// SaveAfterRetries saves a message when it has failed for good, and not before: it costs nothing while all is well, and
+// a process that is killed loses what it was sending or waiting to send again.
+const SaveAfterRetries Durability = iota
+
+// WithDurability sets when a message becomes a row. Default: SaveAfterRetries, at present the only one.
+func WithDurability(d Durability) Option {
+	return optionFunc(func(c *config) {
+		if d != SaveAfterRetries {
+			c.reject("WithDurability", "there is no %d", d)
+		}
+	})
+}
+
 // WithSaveTimeout bounds the writing of one outcome, repeated attempts at it included. Default 5 s.
 func WithSaveTimeout(d time.Duration) Option {
 	return optionFunc(func(c *config) { set(c, "WithSaveTimeout", &c.saveTimeout, d, 1) })
@@ -338,48 +353,4 @@ func WithInstanceID(id string) Option {
 		}
 		c.instanceID = id
 	})
-}
-
-// A SendOption sets something about one message.
-type SendOption interface{ applySend(*sendConfig) }
-
-type sendOptionFunc func(*sendConfig)
-
-func (f sendOptionFunc) applySend(c *sendConfig) { f(c) }
-
-type sendConfig struct {
-	metadata map[string]string
-	key      string
-	schedule []time.Duration
-	notAfter time.Time
-	noSave   bool
-}
-
-// Metadata attaches labels to the message, to find it by. They are stored readable: no place for secrets.
-func Metadata(labels map[string]string) SendOption {
-	return sendOptionFunc(func(c *sendConfig) { c.metadata = labels })
-}
-
-// IdempotencyKey sets the message's idempotency key, for ever the same over every attempt. Default: the message's ID.
-// It must be of visible ASCII characters.
-func IdempotencyKey(key string) SendOption {
-	return sendOptionFunc(func(c *sendConfig) { c.key = key })
-}
-
-// Schedule sets when the message's row is to be retried: the n-th retry the n-th delay after the row was saved or its
-// last retry failed. When that many have failed the row is exhausted. Without it, a row is due at once and then by
-// WithRedeliveryBackoff, for ever.
-func Schedule(delays ...time.Duration) SendOption {
-	return sendOptionFunc(func(c *sendConfig) { c.schedule = slices.Clone(delays) })
-}
-
-// NotAfter sets when the message is of no use any more. From then on it is not attempted; its row, if there is one, is
-// exhausted.
-func NotAfter(t time.Time) SendOption {
-	return sendOptionFunc(func(c *sendConfig) { c.notAfter = t })
-}
-
-// SaveOnFailure(false) keeps the message out of the table: if it cannot be delivered, the error is a *SendError.
-func SaveOnFailure(save bool) SendOption {
-	return sendOptionFunc(func(c *sendConfig) { c.noSave = !save })
 }

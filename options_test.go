@@ -30,6 +30,7 @@ func TestEveryBadOptionIsRefusedByName(t *testing.T) {
 		"WithMaxPostpone":       hermes.WithMaxPostpone(-1),
 		"WithRedeliveryBackoff": hermes.WithRedeliveryBackoff(nil),
 		"WithClaimTTL":          hermes.WithClaimTTL(15*time.Second - 1),
+		"WithDurability":        hermes.WithDurability(7),
 		"WithSaveTimeout":       hermes.WithSaveTimeout(0),
 		"WithMaxBodyBytes":      hermes.WithMaxBodyBytes(-1),
 		"WithMaxResponseBytes":  hermes.WithMaxResponseBytes(-1),
@@ -68,7 +69,7 @@ func TestTheLeastOfEachOptionIsTaken(t *testing.T) {
 	_, err := hermes.New(testdb.SQLite(t), hermes.WithMaxRetryAttempts(0), hermes.WithRetryInterval(0),
 		hermes.WithRequestTimeout(1), hermes.WithMaxRetryAfter(0), hermes.WithMaxPostpone(0), hermes.WithSaveTimeout(1),
 		hermes.WithMaxBodyBytes(0), hermes.WithMaxResponseBytes(0), hermes.WithClaimTTL(10*time.Second+1),
-		hermes.WithIdempotencyHeader(""), hermes.WithSensitiveHeaders(), hermes.WithScheme("sqs+v1.0-x", http.DefaultTransport))
+		hermes.WithIdempotencyHeader(""), hermes.WithSensitiveHeaders(), hermes.WithDurability(hermes.SaveAfterRetries), hermes.WithScheme("sqs+v1.0-x", http.DefaultTransport))
 	assert.NoError(t, err)
 	_, err = hermes.New(testdb.SQLite(t), hermes.WithClaimTTL(15*time.Second))
 	assert.NoError(t, err, "five seconds' timeout and ten")
