@@ -63,7 +63,8 @@ func (c *Client) gather(ctx context.Context, filter Filter, suspicion string, li
 		var usable []*FailedMessage
 		for _, msg := range found {
 			switch {
-			case msg.ClaimToken != token: // retired
+			case msg.ClaimToken != token:
+				c.retired(ctx, msg)
 			case msg.unreadable != nil:
 				if err := c.postpone(ctx, msg); err != nil {
 					return nil, fmt.Errorf("hermes: postponing %s: %w", msg.ID, err)
@@ -120,11 +121,28 @@ func (c *Client) claimDue(ctx context.Context, filter Filter, suspicion string, 
 	)
 	// The rows are chosen in a part of the statement that is evaluated once: as a plain subquery, it could be
 	// evaluated again and lock more than the limit.
+	start := time.Now()
+	defer func() { s.makeWay(ctx, time.Since(start)) }()
 	return s.query(ctx, sql(
 		"WITH chosen AS MATERIALIZED (SELECT id FROM failed_message WHERE ", list(where, " AND "),
 		" ORDER BY next_attempt_at, id LIMIT ", arg(limit), " ", s.dialect.LockRows(), ")",
 		" UPDATE failed_message SET ", c.claimSet(token, expr{text: "FALSE"}),
 		" WHERE id IN (SELECT id FROM chosen) RETURNING "+columns))
+}
+
+// makeWay lets other processes get hold of SQLite's one write lock, for which they do not queue: they look from time to
+// time whether it is free, and one that takes it again at once would hardly ever let them. After a claim it stays away
+// for as long as the claim took.
+func (s *store) makeWay(ctx context.Context, held time.Duration) {
+	if s.dialect.LocksQueue() {
+		return
+	}
+	timer := time.NewTimer(min(held, 20*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // free is the SET that ends a claim.

@@ -29,7 +29,7 @@ type FailedMessage struct {
 	Host           string            `gorm:"not null"` // of the URL, with its port if it names one, in lower case
 	HostOverride   string            `gorm:"not null"` // of the Host header where it differs, else ""
 	Header         http.Header       `gorm:"not null;type:bytes;serializer:hermes_header"`
-	Body           []byte            `gorm:"not null"`
+	Body           []byte            `gorm:"not null;type:bytes;serializer:hermes_body"`
 	Metadata       map[string]string `gorm:"not null;serializer:json"`
 	IdempotencyKey string            `gorm:"not null"`
 

@@ -78,6 +78,8 @@ func kindOf(err error, trace *wire.Trace) FailureKind {
 		return KindConnectTimeout
 	case isTimeout(err):
 		return KindTimeout
+	case trace.NotSent() && errors.As(err, &network) && (network.Op == "remote error" || network.Op == "local error"):
+		return KindTLS // crypto/tls has these for the alerts that either side sends
 	case trace.NotSent(), errors.As(err, &network) && network.Op == "dial":
 		return KindConnect
 	case trace.Sent():

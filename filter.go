@@ -3,6 +3,7 @@ package hermes
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -148,11 +149,13 @@ func in[T ~string](s *store, column string, values []T) expr {
 
 func (s *store) status(f Filter) expr {
 	any := []expr{{text: "FALSE"}}
-	for _, code := range f.StatusCodes {
-		any = append(any, sql("status_code = ", arg(code)))
+	codes := make([]string, len(f.StatusCodes))
+	for i, code := range f.StatusCodes {
+		codes[i] = strconv.Itoa(code)
 	}
-	for _, r := range f.StatusRanges {
-		any = append(any, sql("status_code BETWEEN ", arg(r.Min), " AND ", arg(r.Max)))
+	any = append(any, in(s, "CAST(status_code AS text)", codes))
+	for _, r := range f.StatusRanges { // the column's type is too narrow for an int that ends a range
+		any = append(any, sql("status_code BETWEEN CAST(", arg(r.Min), " AS bigint) AND CAST(", arg(r.Max), " AS bigint)"))
 	}
 	return sql("attempts > 0 AND (", list(any, " OR "), ")")
 }

@@ -163,6 +163,9 @@ func (c *Client) SendMessage(req *http.Request, opts ...SendOption) (*Response, 
 	if err != nil {
 		return nil, err
 	}
+	if req.Cancel != nil { //nolint:staticcheck // refused because it is deprecated
+		return nil, invalid("Cancel", "use the request's context")
+	}
 	ctx := req.Context()
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -63,6 +63,9 @@ func (c *Client) newOutgoing(req *http.Request, opts []SendOption) (*outgoing, e
 	return o, nil
 }
 
+// mustGoOnce tells whether it is a message that net/http would re-send although it is not safe.
+func (o *outgoing) mustGoOnce() bool { return len(o.Body) == 0 && !wire.IsSafe(o.Template.Method) }
+
 // takeHeader checks the header, and settles the idempotency key: the caller's option, the request's own header, or the
 // message's ID.
 func (o *outgoing) takeHeader(keyName string) error {
@@ -108,8 +111,6 @@ func (c *Client) checkRequest(req *http.Request) error {
 		return invalid("RequestURI", "set, as in a request that a server received")
 	case len(req.Trailer) > 0:
 		return invalid("Trailer", "cannot be sent again")
-	case req.Cancel != nil: //nolint:staticcheck // refused because it is deprecated
-		return invalid("Cancel", "use the request's context")
 	case !isHostHeader(req.Host):
 		return invalid("Host", "%q cannot be sent", req.Host)
 	}
@@ -144,13 +145,14 @@ func (c *Client) checkURL(u *url.URL) error {
 		return invalid("URL", "opaque")
 	case u.Hostname() == "":
 		return invalid("URL", "no host")
-	case !isHostHeader(u.Host):
+	case !isHostHeader(u.Host), strings.HasSuffix(u.Host, ":"), u.Host[0] != '[' && strings.Contains(u.Hostname(), ":"):
 		return invalid("URL", "the host %q cannot be sent", u.Host)
 	case !isPort(u.Port()):
 		return invalid("URL", "the port %s is not one", u.Port())
 	}
 	// Of a URL like this it is plain that its text is read back as the same; of any other it is tried.
-	if u.RawPath == "" && u.RawQuery == "" && (u.Path == "" || u.Path[0] == '/') && u.User == nil && isVisibleASCII(u.Path) {
+	if u.RawPath == "" && u.RawQuery == "" && (u.Path == "" || u.Path[0] == '/') && u.User == nil && isVisibleASCII(u.Path) &&
+		isPlainHost(u.Host) {
 		return nil
 	}
 	return checkSameAgain(u)
@@ -202,6 +204,11 @@ var notInHost = func() (table [256]bool) {
 	}
 	return table
 }()
+
+// isPlainHost tells of a host that can stand in a header that it has nothing to be escaped in a URL.
+func isPlainHost(host string) bool {
+	return isVisibleASCII(host) && !strings.ContainsAny(host, "%[]")
+}
 
 func isVisibleASCII(s string) bool {
 	for i := range len(s) {
@@ -261,7 +268,7 @@ func readRequestBody(req *http.Request, limit int64) ([]byte, error) {
 	if length > 0 {
 		return readExactly(req.Body, length)
 	}
-	body, err := io.ReadAll(io.LimitReader(req.Body, limit+1))
+	body, err := io.ReadAll(io.LimitReader(req.Body, max(limit, limit+1))) // limit may be the largest number
 	if err != nil {
 		return nil, fmt.Errorf("%w: body: %w", ErrInvalidMessage, err)
 	}

@@ -20,13 +20,18 @@ func (o *outgoing) errorText(err error) string {
 	if err == nil {
 		return ""
 	}
-	return redact.Text(err.Error(), o.secrets())
+	text := err.Error()
+	secrets := o.secrets()
+	if len(o.Body) <= len(text) { // a longer one cannot stand in it
+		secrets = append(secrets, string(o.Body))
+	}
+	return redact.Text(text, secrets)
 }
 
-// secrets are the parts of a message that no text may show.
+// secrets are the parts of a message, but for its body, that no text may show.
 func (o *outgoing) secrets() []string {
 	u := o.Template.URL
-	secrets := []string{string(o.Body), u.RawQuery}
+	secrets := []string{u.RawQuery}
 	for _, values := range u.Query() {
 		secrets = append(secrets, values...)
 	}
@@ -95,4 +100,8 @@ func (c *Client) unreadable(ctx context.Context, id string, err error) {
 	c.logger.LogAttrs(ctx, slog.LevelError, "hermes: row postponed, as it cannot be read", slog.String("id", id),
 		slog.String("error", errorText(err)))
 	hook(c, ctx, c.hooks.Unreadable, UnreadableInfo{MessageID: id, Err: err})
+}
+
+func (c *Client) retired(ctx context.Context, msg *FailedMessage) {
+	c.logger.LogAttrs(ctx, slog.LevelWarn, "hermes: row will not be retried any more", slog.Any("message", msg))
 }

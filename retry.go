@@ -50,6 +50,7 @@ func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Respons
 	if r.Outcome == Delivered {
 		c.delivered(ctx, o, r)
 		if err := c.store.purgeDelivered(ctx, held.id); err != nil {
+			resp.FailedMessageID = held.id
 			return resp, fmt.Errorf("hermes: %s was delivered, but its row could not be deleted: %w", held.id, err)
 		}
 		return resp, nil

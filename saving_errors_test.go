@@ -189,9 +189,11 @@ func TestEveryCallOfTheStoreFailsOnce(t *testing.T) {
 				c, err := hermes.New(faulty, hermes.WithMaxRetryAttempts(0), hermes.WithSaveTimeout(200*time.Millisecond))
 				require.NoError(t, err)
 				for n := 1; ; n++ {
-					kind.at = n
-					plan.plan(kind)
-					s := storeRun{t: t, c: c, healthy: healthy, db: db, plan: plan, r: newReceiver(t, statuses(503, 503, 200))}
+					next := kind
+					next.at = n
+					plan.plan(next)
+					s := storeRun{t: t, c: c, healthy: healthy, db: db, plan: plan, lasting: kind.onwards,
+						r: newReceiver(t, statuses(503, 503, 200))}
 					s.run()
 					if t.Failed() || s.errors == 0 && plan.made() < n {
 						assert.Greater(t, n, 5) // insert, gather, take, record, take, delete
@@ -212,6 +214,7 @@ type storeRun struct {
 	db      *gorm.DB
 	plan    *faults
 	r       *receiver
+	lasting bool // the database does not come back by itself
 	errors  int
 }
 
@@ -239,6 +242,9 @@ func (s *storeRun) run() {
 			s.heal(id)
 		}
 		assert.LessOrEqual(s.t, now, sent+1)
+		if err != nil && !s.lasting {
+			assert.Equal(s.t, sent, now, "what was sent is recorded at the second try: %v", err)
+		}
 	}
 }
 

@@ -110,15 +110,15 @@ func TestStatusThatIsNoNumberOfHTTPIsSaved(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, status, resp.StatusCode)
 				assert.Equal(t, 1, row(t, c, resp.FailedMessageID).Attempts)
-			}, hermes.WithMaxRetryAttempts(0), hermes.WithScheme("odd", answering(status)))
+			}, hermes.WithMaxRetryAttempts(0), hermes.WithScheme("odd", oddStatus(status)))
 		})
 	}
 }
 
-// answering is a RoundTripper that answers with a status.
-type answering int
+// oddStatus is a RoundTripper that answers with a status.
+type oddStatus int
 
-func (a answering) RoundTrip(req *http.Request) (*http.Response, error) {
+func (a oddStatus) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: int(a), Header: http.Header{}, Body: http.NoBody, Request: req}, nil
 }
 

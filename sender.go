@@ -109,7 +109,8 @@ func (c *Client) attempt(ctx context.Context, o *outgoing, r *result, number int
 	}
 	info := c.startInfo(o, number)
 	attemptCtx := c.attemptStart(lim.ctx, info)
-	ex := c.wire.Do(o.trace.Begin(attemptCtx), &o.Message, !o.stream)
+	ex := c.wire.Do(o.trace.Begin(attemptCtx, o.mustGoOnce()), &o.Message, !o.stream)
+	ex.Err = lim.explain(o.trace.Explain(ex.Err))
 	c.judge(ctx, o, r, ex, number)
 	c.finish(o, r, ex, lim)
 	r.Attempts += o.trace.Requests(ex.Hops)
@@ -148,6 +149,14 @@ func (c *Client) newLimits(ctx context.Context, o *outgoing, start time.Time) li
 	streamCtx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })
 	return limits{ctx: streamCtx, cancel: func() { timer.Stop(); cancel(nil) }, timer: timer}
+}
+
+// explain makes the timeout of a stream known as one: HTTP/2 reports a context's Err only, not its Cause.
+func (l limits) explain(err error) error {
+	if err == nil || isTimeout(err) || context.Cause(l.ctx) != context.DeadlineExceeded {
+		return err
+	}
+	return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 }
 
 // judge settles what ex means for the message.

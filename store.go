@@ -1,6 +1,7 @@
 package hermes
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -150,18 +151,17 @@ func fromJSON(column, text string, value any) error {
 	return nil
 }
 
-// headerSerializer lets GORM read and write FailedMessage.Header. GORM keeps serializers for the whole process.
-type headerSerializer struct{}
+func init() { //nolint:gochecknoinits // GORM keeps serializers for the whole process, by name
+	schema.RegisterSerializer("hermes_header", headerSerializer{})
+	schema.RegisterSerializer("hermes_body", bodySerializer{})
+}
 
-func init() { schema.RegisterSerializer("hermes_header", headerSerializer{}) }
+// headerSerializer lets GORM read and write FailedMessage.Header.
+type headerSerializer struct{}
 
 // Scan implements GORM's SerializerInterface.
 func (headerSerializer) Scan(ctx context.Context, field *schema.Field, dst reflect.Value, value any) error {
-	text, isBytes := value.([]byte)
-	if written, ok := value.(string); ok && !isBytes { // by hand, into SQLite
-		text = []byte(written)
-	}
-	header, err := headertext.Decode(text)
+	header, err := headertext.Decode(columnBytes(value))
 	if err != nil {
 		return fmt.Errorf("%w: header: %w", ErrUnreadable, err)
 	}
@@ -176,4 +176,28 @@ func (headerSerializer) Value(_ context.Context, _ *schema.Field, _ reflect.Valu
 		return nil, err
 	}
 	return bytesOf(headertext.Encode(header)), nil
+}
+
+// bodySerializer lets GORM write a FailedMessage.Body that is nil: the column takes no NULL.
+type bodySerializer struct{}
+
+// Scan implements GORM's SerializerInterface.
+func (bodySerializer) Scan(ctx context.Context, field *schema.Field, dst reflect.Value, value any) error {
+	field.ReflectValueOf(ctx, dst).SetBytes(bytes.Clone(columnBytes(value)))
+	return nil
+}
+
+// Value implements GORM's SerializerInterface.
+func (bodySerializer) Value(_ context.Context, _ *schema.Field, _ reflect.Value, value any) (any, error) {
+	body, _ := value.([]byte)
+	return bytesOf(body), nil
+}
+
+// columnBytes is a column's value as bytes. SQLite has it as text if somebody wrote it by hand.
+func columnBytes(value any) []byte {
+	if text, ok := value.(string); ok {
+		return []byte(text)
+	}
+	content, _ := value.([]byte)
+	return content
 }

@@ -36,6 +36,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	// req.Cancel is not refused here: an http.Client with a Timeout sets it, with a deadline of the context that counts.
 	o.stream = true
 	o.config.noSave = o.config.noSave || wire.IsSafe(req.Method)
 	ctx := req.Context()
@@ -58,6 +59,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return r.open, nil
 	case err != nil && !isSendError(err):
 		return nil, err
+	case r.StatusCode == 0 && r.Outcome == Delivered:
+		resp.StatusCode = http.StatusNoContent // no answer is a delivery to the policy; an http.Client needs one
 	case r.StatusCode == 0:
 		return nil, resp.Err()
 	}
@@ -85,7 +88,8 @@ func isForClient(o *outgoing, resp *http.Response) bool {
 	case http.StatusSeeOther:
 		return true // processed; its data are elsewhere
 	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return len(o.Body) == 0 || o.Template.GetBody != nil
+		_, err := o.url().Parse(resp.Header.Get("Location"))
+		return err == nil && (o.Template.GetBody != nil || o.Template.Body == nil || o.Template.Body == http.NoBody)
 	}
 	return false
 }
@@ -104,6 +108,9 @@ func (b *streamedBody) Close() error {
 // bufferedResponse is a failed message's last answer for an http.Client.
 func bufferedResponse(req *http.Request, r *Response) *http.Response {
 	header := r.Header.Clone()
+	if header == nil {
+		header = http.Header{}
+	}
 	body := io.Reader(bytes.NewReader(r.Body))
 	length := int64(len(r.Body))
 	if r.Truncated {

@@ -2,10 +2,17 @@ package hermes_test
 
 import (
 	"bufio"
+	"context"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,4 +156,73 @@ func request(t testing.TB, method, url, body string) *http.Request {
 func soon(t testing.TB, start time.Time) {
 	t.Helper()
 	assert.Less(t, time.Since(start), 20*time.Second)
+}
+
+func parseURL(t testing.TB, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	require.NoError(t, err)
+	return u
+}
+
+var silence = log.New(io.Discard, "", 0)
+
+// http2Server is a server that speaks HTTP/2 with its Client.
+type http2Server struct {
+	*httptest.Server
+	conns atomic.Int64
+	left  atomic.Int64
+}
+
+func newHTTP2Server(t testing.TB, handler http.HandlerFunc) *http2Server {
+	t.Helper()
+	s := &http2Server{Server: httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(t, 2, r.ProtoMajor)
+		handler(w, r)
+	}))}
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = silence
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	s.watchClient()
+	return s
+}
+
+// watchClient has the client's connections counted as they are made and as they are noticed to have ended.
+func (s *http2Server) watchClient() {
+	transport := s.Server.Client().Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, s.Listener.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		s.conns.Add(1)
+		return &watchedConn{Conn: conn, closed: sync.OnceFunc(func() { s.left.Add(1) })}, nil
+	}
+}
+
+// awaitNoClient returns when the client has noticed that all of its connections have ended.
+func (s *http2Server) awaitNoClient(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.left.Load() == s.conns.Load() }, 20*time.Second, time.Millisecond)
+}
+
+type watchedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *watchedConn) Close() error {
+	defer c.closed()
+	return c.Conn.Close()
+}
+
+// jarWith returns a cookie jar with one cookie for a URL.
+func jarWith(t testing.TB, site, cookie string) http.CookieJar {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	name, value, _ := strings.Cut(cookie, "=")
+	jar.SetCookies(parseURL(t, site), []*http.Cookie{{Name: name, Value: value, Path: "/"}})
+	return jar
 }

@@ -3,11 +3,17 @@ package wire
 import (
 	"io"
 	"net/http"
+	"runtime/debug"
 )
 
 // ReadBody reads and closes a response's body, at most limit bytes of it, counted after net/http has decompressed it.
 // truncated tells that there was more, or that it broke off, which err explains.
 func ReadBody(resp *http.Response, limit int64) (body []byte, truncated bool, err error) {
+	defer func() {
+		if r := recover(); r != nil { // of a RoundTripper's own body; what was read of it counts
+			truncated, err = true, &PanicError{Value: r, Stack: debug.Stack()}
+		}
+	}()
 	defer resp.Body.Close()
 	if resp.Body == http.NoBody {
 		return nil, false, nil

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"strings"
 )
@@ -33,8 +34,13 @@ type chain struct {
 }
 
 // follow sends first and what it is redirected to, until an answer is final.
-func (c *Client) follow(m *Message, first hop) Exchange {
+func (c *Client) follow(m *Message, first hop) (ex Exchange) {
 	ch := &chain{client: c, message: m}
+	defer func() {
+		if r := recover(); r != nil { // of the user's Jar or CheckRedirect
+			ex = ch.broke(&PanicError{Value: r, Stack: debug.Stack()})
+		}
+	}()
 	for h := &first; ; {
 		resp, err := ch.send(*h)
 		if err != nil {
@@ -63,11 +69,17 @@ func (ch *chain) send(h hop) (*http.Response, error) {
 	}
 	resp, err := ch.client.send(h)
 	if err == nil {
-		if cookies := resp.Cookies(); len(cookies) > 0 {
-			jar.SetCookies(h.req.URL, cookies)
-		}
+		keepCookies(jar, h.req.URL, resp.Cookies())
 	}
 	return resp, err
+}
+
+// keepCookies survives the jar's panic: the answer that the cookies came with can be that of a delivery.
+func keepCookies(jar http.CookieJar, u *url.URL, cookies []*http.Cookie) {
+	defer func() { _ = recover() }()
+	if len(cookies) > 0 {
+		jar.SetCookies(u, cookies)
+	}
 }
 
 // broke makes the exchange of a hop that got no answer.
@@ -108,14 +120,19 @@ func (ch *chain) next(req *http.Request, resp *http.Response) (*hop, error) {
 	if reason := ch.refuse(req, method, target); reason != "" {
 		return nil, &RedirectError{Reason: reason}
 	}
-	keepsHost := strings.HasPrefix(location, "/") && !strings.HasPrefix(location, "//")
-	return ch.hopTo(target, method, body, resp, keepsHost), nil
+	return ch.hopTo(target, method, body, resp, isRelative(location)), nil
+}
+
+// isRelative tells whether a Location, which is a URL, names a place on the host it came from.
+func isRelative(location string) bool {
+	u, err := url.Parse(location)
+	return err == nil && u.Scheme == "" && u.Host == ""
 }
 
 // redirected tells with which method and body a status has a request repeated; a reason, that it would not be the same
 // message; neither, that the status is no redirect (RFC 9110 section 15.4).
 func (ch *chain) redirected(req *http.Request, status int) (method string, body []byte, reason string) {
-	isRead := req.Method == "" || req.Method == http.MethodGet || req.Method == http.MethodHead
+	isRead := req.Method == http.MethodGet || req.Method == http.MethodHead
 	switch status {
 	case http.StatusMovedPermanently, http.StatusFound:
 		if !isRead {
@@ -173,7 +190,7 @@ func (ch *chain) hopTo(target *url.URL, method string, body []byte, cause *http.
 	req.URL = target
 	req.Header = ch.message.FullHeader()
 	req.Response = cause
-	if len(body) == 0 {
+	if method != first.Method || len(body) != len(ch.message.Body) {
 		dropBodyHeaders(req.Header)
 	}
 	ch.foreign = ch.foreign || !sameOrigin(ch.message.Template.URL, target)
@@ -182,6 +199,9 @@ func (ch *chain) hopTo(target *url.URL, method string, body []byte, cause *http.
 		ch.stripCredentials(req.Header)
 		req.Host = ""
 		return &hop{req: req, body: body}
+	}
+	if target.User == nil {
+		target.User = ch.message.Template.URL.User
 	}
 	if !keepsHost {
 		req.Host = ""

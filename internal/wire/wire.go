@@ -32,7 +32,8 @@ type Message struct {
 
 	KeyName, KeyValue string // a header to add, by its canonical name; no name, no header
 
-	first http.Header // a copy that CopyHeader made, for the first request
+	first     http.Header // a copy that CopyHeader made, for the first request
+	keyValues []string    // its place for the key
 }
 
 // Exchange is how an attempt ended.
@@ -63,6 +64,9 @@ type hop struct {
 // request is the message's own request, with no body yet.
 func (m *Message) request(ctx context.Context) *http.Request {
 	req := m.Template.WithContext(ctx)
+	if req.Method == "" {
+		req.Method = http.MethodGet
+	}
 	target := *m.Template.URL
 	req.URL = &target
 	req.Header = m.FullHeader()
@@ -73,7 +77,7 @@ func (m *Message) request(ctx context.Context) *http.Request {
 // is there.
 func (m *Message) CopyHeader(keyName string, check func(name string, values []string) error) (key string, err error) {
 	m.first = make(http.Header, len(m.Header)+1)
-	all := make([]string, 0, len(m.Header)+1) // one slice for all values, as in Header.Clone
+	all := make([]string, 1, len(m.Header)+1) // one slice for all values, as in Header.Clone; the key's comes first
 	for name, values := range m.Header {
 		if err := check(name, values); err != nil {
 			return "", err
@@ -86,14 +90,16 @@ func (m *Message) CopyHeader(keyName string, check func(name string, values []st
 		all = append(all, values...)
 		m.first[name] = all[start:len(all):len(all)]
 	}
+	m.keyValues = all[:1:1]
 	return key, nil
 }
 
 // FullHeader is a copy of the header with the key added, in place of any there was.
 func (m *Message) FullHeader() http.Header {
-	header := m.first
-	m.first = nil
+	header, keyValues := m.first, m.keyValues
+	m.first, m.keyValues = nil, nil
 	if header == nil {
+		keyValues = make([]string, 1)
 		header = make(http.Header, len(m.Header)+1)
 		for name, values := range m.Header {
 			if len(name) != len(m.KeyName) || !strings.EqualFold(name, m.KeyName) {
@@ -102,7 +108,8 @@ func (m *Message) FullHeader() http.Header {
 		}
 	}
 	if m.KeyName != "" {
-		header[m.KeyName] = []string{m.KeyValue}
+		keyValues[0] = m.KeyValue
+		header[m.KeyName] = keyValues
 	}
 	return header
 }
@@ -179,6 +186,9 @@ func (c *Client) roundTrip(req *http.Request) (resp *http.Response, err error) {
 	case resp == nil:
 		return nil, errors.New("the RoundTripper returned neither a response nor an error")
 	case resp.Body == nil:
+		resp.Body = http.NoBody
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		resp.Body.Close() // it is the bare connection, which no context ends any more
 		resp.Body = http.NoBody
 	}
 	return resp, nil
