@@ -9,7 +9,8 @@ import (
 )
 
 // Filter chooses rows. Its zero value has no condition; conditions are joined by AND. A slice that is empty but not nil
-// matches nothing. Times are from After, inclusive, to Before, exclusive.
+// matches nothing. Times are from After, inclusive, to Before, exclusive. Where case does not matter, it does not for
+// ASCII letters; of others the databases think differently.
 type Filter struct {
 	IDs                         []string
 	CreatedAfter, CreatedBefore time.Time
@@ -127,9 +128,18 @@ func (s *store) textConditions(f Filter) []expr {
 		add("("+s.dialect.Contains("url")+" OR "+s.dialect.Contains("last_error")+")", f.Text, f.Text)
 	}
 	for key, value := range f.Metadata {
-		add(s.dialect.HasEntry("metadata"), key, value)
+		add("("+s.dialect.Holds("metadata")+" OR "+s.dialect.Holds("metadata")+")", labelText("{", key, value), labelText(",", key, value))
 	}
 	return all
+}
+
+// labelText is how a label begins in the JSON object that metadata are stored as: with a quote that opens a name, which
+// within a text would be escaped. A row's text need not be read as JSON then, so that one that is malformed fails no query.
+func labelText(before, key, value string) string {
+	if !isStorable(key) || !isStorable(value) {
+		return "\x00" // encoded, it would be another
+	}
+	return before + jsonText(key) + ":" + jsonText(value)
 }
 
 // closedPattern doubles an escape character at the end, where it would escape nothing and PostgreSQL fails.

@@ -27,6 +27,7 @@ type outgoing struct {
 	stream bool           // for Transport: redirects are the caller's to follow, a 2xx body its to read
 
 	trace  wire.Trace
+	sent   *http.Request      // the last one, signed
 	cancel context.CancelFunc // of the attempt in flight; guarded by Client.mu
 	log    []AttemptRecord
 	result result

@@ -28,9 +28,16 @@ func (o *outgoing) errorText(err error) string {
 	return redact.Text(text, secrets)
 }
 
-// secrets are the parts of a message, but for its body, that no text may show.
+// secrets are the parts of a message, but for its body, that no text may show; what a signer added to it among them.
 func (o *outgoing) secrets() []string {
-	u := o.Template.URL
+	secrets := append(urlSecrets(o.url()), headerSecrets(o.Header)...)
+	if o.sent == nil {
+		return secrets
+	}
+	return append(append(secrets, urlSecrets(o.sent.URL)...), headerSecrets(o.sent.Header)...)
+}
+
+func urlSecrets(u *url.URL) []string {
 	secrets := []string{u.RawQuery}
 	for _, values := range u.Query() {
 		secrets = append(secrets, values...)
@@ -43,15 +50,18 @@ func (o *outgoing) secrets() []string {
 		password, _ := u.User.Password()
 		secrets = append(secrets, u.User.String(), u.User.Username(), password, url.UserPassword("", password).String()[1:])
 	}
-	for name, values := range o.Header {
+	return secrets
+}
+
+func headerSecrets(header http.Header) []string {
+	var secrets []string
+	for name, values := range header {
 		if isPublicHeader(name) {
 			continue
 		}
 		for _, value := range values {
-			secrets = append(secrets, value)
-			if _, credentials, ok := strings.Cut(value, " "); ok {
-				secrets = append(secrets, credentials) // of "Bearer …"
-			}
+			_, credentials, _ := strings.Cut(value, " ") // of "Bearer …"
+			secrets = append(secrets, value, credentials)
 		}
 	}
 	return secrets

@@ -158,17 +158,32 @@ func TestFault07_AStaleConnectionCostsNoRetryInterval(t *testing.T) {
 	}
 }
 
-// TestFault07_OnlyOneRetryIsHurried: a receiver that always hangs up is no stale connection.
+// TestFault07_OnlyOneRetryIsHurried: a receiver that hangs up on two kept connections in a row may mean it.
 func TestFault07_OnlyOneRetryIsHurried(t *testing.T) {
 	t.Parallel()
+	var both sync.WaitGroup
+	both.Add(2)
 	s := newRawServer(t, func(n int, conn net.Conn) bool {
-		return n == 1 && says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(n, conn)
+		if n > 2 {
+			return false
+		}
+		both.Done()
+		both.Wait() // so that there are two connections
+		return says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(n, conn)
 	})
 	client, _ := ownClient(t)
+	c := onSQLite(t, hermes.WithHTTPClient(client), hermes.WithRetryInterval(time.Hour))
+	var warmed sync.WaitGroup
+	for range 2 {
+		warmed.Go(func() {
+			resp, err := c.SendMessage(request(t, http.MethodGet, s.URL, ""))
+			assert.NoError(t, err)
+			assert.True(t, resp.Succeeded())
+		})
+	}
+	warmed.Wait()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	c := onSQLite(t, hermes.WithHTTPClient(client), hermes.WithRetryInterval(time.Hour))
-	warm(t, c, s.URL)
 	resp, err := c.SendMessage(post(t, s.URL, "hello").WithContext(ctx))
 	require.NoError(t, err)
 	assert.Equal(t, 2, resp.Attempts)

@@ -67,14 +67,12 @@ func sign(req *http.Request) error {
 	return nil
 }
 
-// talkative fails with an error, or panics, that says all it knows of the request but what the signer added.
+// talkative fails with an error, or panics, that says all it knows of the request.
 type talkative struct{ panics bool }
 
 func (rt talkative) RoundTrip(req *http.Request) (*http.Response, error) {
 	body, _ := io.ReadAll(req.Body)
-	header := req.Header.Clone()
-	header.Del("X-Signature")
-	text := fmt.Sprintf("%s %s %v %q %s %s", req.Method, req.URL, header, header, body, req.URL.RawQuery)
+	text := fmt.Sprintf("%s %s %v %q %s %s", req.Method, req.URL, req.Header, req.Header, body, req.URL.RawQuery)
 	if rt.panics {
 		panic(text)
 	}

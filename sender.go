@@ -110,6 +110,7 @@ func (c *Client) attempt(ctx context.Context, o *outgoing, r *result, number int
 	info := c.startInfo(o, number)
 	attemptCtx := c.attemptStart(lim.ctx, info)
 	ex := c.wire.Do(o.trace.Begin(attemptCtx, o.mustGoOnce()), &o.Message, !o.stream)
+	o.sent = ex.Sent
 	ex.Err = lim.explain(o.trace.Explain(ex.Err))
 	c.judge(ctx, o, r, ex, number)
 	c.finish(o, r, ex, lim)

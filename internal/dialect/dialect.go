@@ -94,6 +94,14 @@ func (d *Dialect) Like(column string) string {
 	return column + ` LIKE ? ESCAPE '\'`
 }
 
+// Holds is a condition that a text stands in column.
+func (d *Dialect) Holds(column string) string {
+	if d.postgres {
+		return "strpos(" + column + ", ?) > 0"
+	}
+	return "instr(" + column + ", ?) > 0"
+}
+
 // Contains is a condition that a text stands literally in column, whatever the case.
 func (d *Dialect) Contains(column string) string {
 	if d.postgres {
@@ -109,28 +117,6 @@ func (d *Dialect) InJSON(column string) string {
 	}
 	return column + " IN (SELECT value FROM json_each(?))"
 }
-
-// HasEntry is a condition that the JSON object in column, which may be empty text, has a string at a key. Its arguments
-// are the key and the string. A text that is no such object has no entries: it must not fail the statement, which is
-// about other rows too.
-func (d *Dialect) HasEntry(column string) string {
-	if d.postgres {
-		return "(CASE WHEN " + column + " ~ '" + stringsOfJSON + "' THEN CAST(" + column + " AS json) END) ->> ? = ?"
-	}
-	return "EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(" + column + ") THEN " + column + " ELSE '{}' END) AS entry" +
-		" WHERE entry.key = ? AND entry.value = ?)"
-}
-
-// stringsOfJSON is a regular expression for a JSON object of strings that PostgreSQL can hold; before version 16 it has
-// no other means to tell. It has no question mark, which GORM would take for a placeholder.
-const (
-	stringsOfJSON = `^` + jsonSpace + `\{` + jsonSpace + `(` + jsonEntry + `(,` + jsonSpace + jsonEntry + `)*|)\}` + jsonSpace + `$`
-	jsonEntry     = jsonString + jsonSpace + `:` + jsonSpace + jsonString + jsonSpace
-	jsonString    = `"([^"\\\u0001-\u001f]|\\["\\/bfnrt]|\\u` + jsonEscape + `)*"`
-	jsonSpace     = `[ \t\n\r]*`
-	// jsonEscape is neither NUL nor a surrogate.
-	jsonEscape = `([1-9a-cefA-CEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2}|0[1-9a-fA-F][0-9a-fA-F]{2}|00[1-9a-fA-F][0-9a-fA-F]|000[1-9a-fA-F])`
-)
 
 // ScanTime reads a time column, which SQLite hands over as text where a statement hides the column's type.
 type ScanTime struct {

@@ -29,6 +29,7 @@ type chain struct {
 	message  *Message
 	requests []*http.Request // those that were answered with a redirect, the first being the message's own
 	hops     int             // redirects followed
+	sent     *http.Request   // the last one
 	foreign  bool            // another origin was visited: from then on no credentials
 	seeOther *http.Response  // the 303 that answered a message which is not safe, its body in memory
 }
@@ -42,6 +43,7 @@ func (c *Client) follow(m *Message, first hop) (ex Exchange) {
 		}
 	}()
 	for h := &first; ; {
+		ch.sent = h.req
 		resp, err := ch.send(*h)
 		if err != nil {
 			return ch.broke(err)
@@ -85,20 +87,20 @@ func keepCookies(jar http.CookieJar, u *url.URL, cookies []*http.Cookie) {
 // broke makes the exchange of a hop that got no answer.
 func (ch *chain) broke(err error) Exchange {
 	if ch.seeOther == nil {
-		return Exchange{Err: err, Hops: ch.hops}
+		return Exchange{Err: err, Hops: ch.hops, Sent: ch.sent}
 	}
-	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: "303, then no answer", Err: err}, Hops: ch.hops}
+	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: "303, then no answer", Err: err}, Hops: ch.hops, Sent: ch.sent}
 }
 
 // end makes the exchange of a final answer. After a 303 the message counts as processed only if the data it pointed
 // to could be had; otherwise its answer is the 303 itself.
 func (ch *chain) end(resp *http.Response, refused error) Exchange {
 	if ch.seeOther == nil || resp.StatusCode/100 == 2 {
-		return Exchange{Response: resp, Err: refused, Hops: ch.hops}
+		return Exchange{Response: resp, Err: refused, Hops: ch.hops, Sent: ch.sent}
 	}
 	resp.Body.Close()
 	reason := "303, then status " + strconv.Itoa(resp.StatusCode)
-	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: reason, Err: refused}, Hops: ch.hops}
+	return Exchange{Response: ch.seeOther, Err: &RedirectError{Reason: reason, Err: refused}, Hops: ch.hops, Sent: ch.sent}
 }
 
 // next returns what resp asks for. It returns nil if resp is final, with a RedirectError if it asked for what must not

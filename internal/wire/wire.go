@@ -41,6 +41,7 @@ type Exchange struct {
 	Response *http.Response // the last answer, its body open; nil if there was none
 	Err      error          // why there was no answer, or why a redirect was not followed
 	Hops     int            // redirects followed
+	Sent     *http.Request  // the last request, signature included: for knowing what an error's text must not show
 }
 
 // Do sends m once. With follow it follows redirects and uses the cookie jar, as an http.Client would; without, as a
@@ -51,7 +52,7 @@ func (c *Client) Do(ctx context.Context, m *Message, follow bool) Exchange {
 		return c.follow(m, first)
 	}
 	resp, err := c.send(first)
-	return Exchange{Response: resp, Err: err}
+	return Exchange{Response: resp, Err: err, Sent: first.req}
 }
 
 // hop is one request of an attempt.
