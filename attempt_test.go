@@ -115,7 +115,7 @@ func TestFault02_OddStatuses(t *testing.T) {
 			t.Run(test.name+" to "+method, func(t *testing.T) {
 				t.Parallel()
 				start := time.Now()
-				c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(500*time.Millisecond))
+				c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(3*time.Second))
 				s := newRawServer(t, says("HTTP/1.1 "+test.answer+"\r\n\r\n"))
 				resp, err := c.SendMessage(request(t, method, s.URL, ""))
 				require.NoError(t, err)
@@ -164,7 +164,7 @@ func TestFault08_TheTimeoutCoversTheWholeAttempt(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(300*time.Millisecond))
+			c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(2*time.Second))
 			s := newRawServer(t, func(_ int, conn net.Conn) bool { test.answer(conn); return false })
 			start := time.Now()
 			resp, err := c.SendMessage(post(t, s.URL, "hello"))

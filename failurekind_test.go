@@ -147,7 +147,7 @@ func TestFault06_WhatMayHaveArrived(t *testing.T) {
 			t.Run(test.name+", "+name, func(t *testing.T) {
 				t.Parallel()
 				s := newRawServer(t, func(_ int, conn net.Conn) bool { test.answer(conn); return false })
-				c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(400*time.Millisecond))
+				c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(2*time.Second))
 				assertAmbiguous(t, c, send(t, c, post(t, s.URL, "hello")), test.kind)
 				assert.Len(t, s.received(), 2)
 			})

@@ -66,7 +66,7 @@ func TestAgainstNginx(t *testing.T) {
 					client, _ := ownClient(t)
 					opts := []hermes.Option{hermes.WithHTTPClient(client), hermes.WithMaxRetryAttempts(1)}
 					if path == "/slow" {
-						opts = append(opts, hermes.WithRequestTimeout(300*time.Millisecond))
+						opts = append(opts, hermes.WithRequestTimeout(2*time.Second))
 					}
 					c := newClient(t, db, opts...)
 					resp, err := c.SendMessage(request(t, method, server.URL+path, `{"a":1}`))

@@ -151,7 +151,7 @@ func TestTransport_TimesOutOnlyUntilTheHeader(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
 			s := newRawServer(t, func(_ int, conn net.Conn) bool { io.WriteString(conn, answer); hold(conn); return false })
-			c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(100*time.Millisecond))
+			c := onSQLite(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(2*time.Second))
 			resp, err := c.Transport().RoundTrip(post(t, s.URL, "hello"))
 			soon(t, start)
 			assert.Len(t, s.received(), 2)
