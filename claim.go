@@ -3,6 +3,8 @@ package hermes
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,21 +57,22 @@ func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOp
 // stand in the way of others.
 func (c *Client) gather(ctx context.Context, filter Filter, suspicion string, limit int) ([]*FailedMessage, error) {
 	for {
-		token := uuidv7.New()
-		found, err := c.claimDue(ctx, filter, suspicion, limit, token)
+		proof := uuidv7.New()
+		found, err := c.claimDue(ctx, filter, suspicion, limit, token(proof))
 		if err != nil {
 			return nil, fmt.Errorf("hermes: gathering: %w", err)
 		}
 		var usable []*FailedMessage
 		for _, msg := range found {
 			switch {
-			case msg.ClaimToken != token:
+			case msg.ClaimToken != token(proof):
 				c.retired(ctx, msg)
 			case msg.unreadable != nil:
 				if err := c.postpone(ctx, msg); err != nil {
 					return nil, fmt.Errorf("hermes: postponing %s: %w", msg.ID, err)
 				}
 			default:
+				msg.ClaimToken = proof
 				usable = append(usable, msg)
 			}
 		}
@@ -145,6 +148,12 @@ func (s *store) makeWay(ctx context.Context, held time.Duration) {
 	}
 }
 
+// token is what a row keeps of a claim. The proof cannot be had from it: who reads the row does not hold the claim.
+func token(proof string) string {
+	sum := sha256.Sum256([]byte(proof))
+	return hex.EncodeToString(sum[:16])
+}
+
 // free is the SET that ends a claim.
 const free = "claim_token = '', claimed_by = '', claimed_until = NULL"
 
@@ -163,7 +172,7 @@ func (c *Client) Release(ctx context.Context, msgs ...*FailedMessage) error {
 	byToken := map[string][]string{}
 	for _, msg := range msgs {
 		if msg != nil && msg.ClaimToken != "" {
-			byToken[msg.ClaimToken] = append(byToken[msg.ClaimToken], msg.ID)
+			byToken[token(msg.ClaimToken)] = append(byToken[token(msg.ClaimToken)], msg.ID)
 		}
 	}
 	for token, ids := range byToken {
@@ -186,14 +195,14 @@ type claim struct {
 	until     time.Time // by this process' clock, and not after it runs out by the database's
 }
 
-// take claims the row with this ID, if it is free or token is the proof of its claim, and returns what is in it. The
-// claim's new proof is known to this call alone, so that of several with the same one only the first goes on.
-func (c *Client) take(ctx context.Context, id, token string) (*claim, *FailedMessage, error) {
+// take claims the row with this ID, if it is free or proof proves the claim it has, and returns what is in it. The claim's new proof is known to this call alone, so that of several with the same one only the first
+// goes on.
+func (c *Client) take(ctx context.Context, id, proof string) (*claim, *FailedMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.saveTimeout)
 	defer cancel()
 	s := c.store
-	own := &claim{id: id, token: uuidv7.New(), until: time.Now().Add(c.claimTTL)}
-	held := sql("(claim_token <> '' AND claim_token = ", key(token), ")")
+	own := &claim{id: id, token: token(uuidv7.New()), until: time.Now().Add(c.claimTTL)}
+	held := sql("claim_token = ", arg(token(proof)))
 	rows, err := s.query(ctx, sql("UPDATE failed_message SET ", c.claimSet(own.token, held),
 		" WHERE id = ", key(id), " AND retryable AND next_attempt_at IS NOT NULL AND (", s.unclaimed(), " OR ", held, ")",
 		" RETURNING "+columns))

@@ -65,11 +65,46 @@ func TestWhatAGatheredMessageSays(t *testing.T) {
 		assert.Equal(t, 1, got.Claims)
 		assert.WithinRange(t, *got.ClaimedUntil, before.Add(3*time.Minute), time.Now().Add(3*time.Minute+10*time.Millisecond))
 		assert.Equal(t, hermes.StateClaimed, got.State())
-		assert.Equal(t, got, row(t, c, want.ID))
+		assert.Equal(t, lookedAt(got), row(t, c, want.ID))
 		want.Claims, want.ClaimToken, want.ClaimedBy, want.ClaimedUntil = got.Claims, got.ClaimToken, got.ClaimedBy, got.ClaimedUntil
 		assert.Equal(t, want, got, "a claim changes nothing else")
 		assert.Empty(t, gather(t, c, hermes.GatherOptions{}))
 	}, hermes.WithClaimTTL(3*time.Minute), hermes.WithInstanceID("green-7"))
+}
+
+// lookedAt is a gathered message as the monitor shows it.
+func lookedAt(m *hermes.FailedMessage) *hermes.FailedMessage {
+	seen := *m
+	seen.ClaimToken = ""
+	return &seen
+}
+
+// TestWhoLooksAtAClaimDoesNotHoldIt: what Get returned proved the claim of whoever had it, so that a message was sent
+// twice at once, and purged while it was being sent.
+func TestWhoLooksAtAClaimDoesNotHoldIt(t *testing.T) {
+	each(t, func(t *testing.T, c *hermes.Client, db *gorm.DB) {
+		ctx := context.Background()
+		r := newReceiver(t, statuses(200))
+		id := saved(t, c, to(r.URL)).ID
+		held := gather(t, c, hermes.GatherOptions{})[0]
+		page, err := c.Monitor().List(ctx, hermes.Filter{}, hermes.ListOptions{})
+		require.NoError(t, err)
+		var found hermes.FailedMessage
+		require.NoError(t, db.First(&found, "id = ?", id).Error)
+
+		for name, m := range map[string]*hermes.FailedMessage{"Get": row(t, c, id), "List": page.Messages[0], "GORM": &found} {
+			require.Equal(t, hermes.StateClaimed, m.State(), name)
+			_, err := c.RetryMessage(ctx, m)
+			assert.ErrorIs(t, err, hermes.ErrClaimed, name)
+			assert.ErrorIs(t, c.PurgeMessage(ctx, m), hermes.ErrClaimed, name)
+			require.NoError(t, c.Release(ctx, m))
+			assert.Equal(t, hermes.StateClaimed, row(t, c, id).State(), name)
+		}
+		assert.Empty(t, r.received())
+		_, err = c.RetryMessage(ctx, held)
+		require.NoError(t, err)
+		assert.Len(t, r.received(), 1)
+	})
 }
 
 func TestGatherTakesWhatIsDueLongestAndNoMoreThanItsLimit(t *testing.T) {
@@ -201,7 +236,7 @@ func TestRelease(t *testing.T) {
 			assert.Empty(t, free.ClaimToken+free.ClaimedBy)
 			assert.Zero(t, free.Claims, "a claim given back unsent says nothing of the row")
 		}
-		assert.Equal(t, third, row(t, c, third.ID), "another's claim is left alone")
+		assert.Equal(t, lookedAt(third), row(t, c, third.ID), "another's claim is left alone")
 		assert.Len(t, gather(t, c, hermes.GatherOptions{}), 2)
 		require.NoError(t, c.Release(ctx))
 		require.NoError(t, c.Release(ctx, msgs...), "these claims have ended")

@@ -37,7 +37,7 @@ var (
 	// ErrInvalidCursor: a text that is no Cursor.
 	ErrInvalidCursor error = fmt.Errorf("hermes: invalid cursor: %w", cursor.ErrMalformed)
 	// ErrSchemaOutdated: the table is missing or of an older version; call Migrate.
-	ErrSchemaOutdated error = fmt.Errorf("hermes: %w", schema.ErrOutdated)
+	ErrSchemaOutdated = schema.ErrOutdated
 )
 
 // SendError tells that a message was not delivered, and why. Its text shows neither header values nor the body nor the
@@ -76,6 +76,9 @@ func (e *SendError) Error() string {
 	return b.String()
 }
 
+// Timeout tells whether the last attempt ran out of time: its own, or its context's. It is what a net.Error has.
+func (e *SendError) Timeout() bool { return e.Err != nil && isTimeout(e.Err) }
+
 // Unwrap returns Err.
 func (e *SendError) Unwrap() error { return e.Err }
 
@@ -86,11 +89,13 @@ type NotSavedError struct {
 	Message  *FailedMessage
 	Response *Response // how sending it ended
 	Err      error     // what the store answered
+
+	text string // of Err, redacted
 }
 
-// Error implements error. The database's words are left out: they can quote a row.
+// Error implements error. Its text shows what a SendError's does.
 func (e *NotSavedError) Error() string {
-	return fmt.Sprintf("%s: %s %s: id %s", ErrNotSaved, e.Message.Method, e.Message.redactedURL(), e.Message.ID)
+	return fmt.Sprintf("%s: %s %s, id %s: %s", ErrNotSaved, e.Message.Method, e.Message.RedactedURL(), e.Message.ID, e.text)
 }
 
 // Unwrap makes the error match ErrNotSaved, what the store answered, and what sending ended with.

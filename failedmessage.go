@@ -18,6 +18,8 @@ import (
 // FailedMessage is a row of failed_message: a message that was not delivered, with all that is needed to send it again.
 // It is a GORM model, to be read with queries of one's own. Change rows through the Client: Save, Release, Reschedule,
 // PurgeMessage. In particular, db.Save of a message that has been delivered meanwhile would bring it back.
+//
+// It holds whatever secrets the message holds. Printing or logging one does not show them, encoding it as JSON does.
 type FailedMessage struct {
 	ID        string    `gorm:"primaryKey"`                    // a UUIDv7, made before the first attempt
 	CreatedAt time.Time `gorm:"not null;autoCreateTime:false"` // when it was saved, by the database's clock
@@ -45,7 +47,7 @@ type FailedMessage struct {
 	NotAfter *time.Time
 
 	Claims       int        `gorm:"not null;size:32"` // since an outcome was last recorded
-	ClaimToken   string     `gorm:"not null"`         // what proves the claim
+	ClaimToken   string     `gorm:"not null"`         // of a gathered message, what proves its claim; in the table, what that is compared with
 	ClaimedUntil *time.Time // nil or past: not claimed
 	ClaimedBy    string     `gorm:"not null"` // WithInstanceID of the holder
 
@@ -132,11 +134,11 @@ func (m *FailedMessage) NewRequest(ctx context.Context) (*http.Request, error) {
 }
 
 // LogValue implements slog.LogValuer. It shows no header value, no body, and the URL redacted.
-func (m *FailedMessage) LogValue() slog.Value {
+func (m FailedMessage) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("id", m.ID),
 		slog.String("method", m.Method),
-		slog.String("url", m.redactedURL()),
+		slog.String("url", m.RedactedURL()),
 		slog.String("state", string(m.State())),
 		slog.Int("status", m.StatusCode),
 		slog.String("kind", string(m.FailureKind)),
@@ -146,18 +148,16 @@ func (m *FailedMessage) LogValue() slog.Value {
 }
 
 // String shows what LogValue shows, also where fmt prints a message with %v or %+v.
-func (m *FailedMessage) String() string {
-	if m == nil {
-		return "<nil>"
-	}
-	return fmt.Sprintf("failed message %s: %s %s, %s, status %d, %d attempts", m.ID, m.Method, m.redactedURL(), m.State(),
+func (m FailedMessage) String() string {
+	return fmt.Sprintf("failed message %s: %s %s, %s, status %d, %d attempts", m.ID, m.Method, m.RedactedURL(), m.State(),
 		m.StatusCode, m.Attempts)
 }
 
 // GoString is String, for %#v.
-func (m *FailedMessage) GoString() string { return m.String() }
+func (m FailedMessage) GoString() string { return m.String() }
 
-func (m *FailedMessage) redactedURL() string {
+// RedactedURL is URL as it may be shown: without its userinfo and query.
+func (m *FailedMessage) RedactedURL() string {
 	u, err := url.Parse(m.URL)
 	if err != nil {
 		return redact.Mark

@@ -13,6 +13,7 @@ import (
 // ASCII letters; of others the databases think differently.
 type Filter struct {
 	IDs                         []string
+	Senders                     []string // WithSender of the clients that saved them
 	CreatedAfter, CreatedBefore time.Time
 	UpdatedAfter, UpdatedBefore time.Time
 	MinAge                      time.Duration // since CreatedAt, by the database's clock, when the query runs; 0: any
@@ -34,7 +35,7 @@ type Filter struct {
 // StatusRange is a range of statuses, both ends inclusive.
 type StatusRange struct{ Min, Max int }
 
-// Everything matches every row, and says so: Purge and Reschedule refuse a filter that has no condition by oversight.
+// Everything matches every row, and says so: Reschedule refuses a filter that has no condition by oversight.
 func Everything() Filter { return Filter{everything: true} }
 
 // MoreThanOneDayOld matches what was saved more than 24 hours ago.
@@ -74,6 +75,9 @@ func (s *store) conditions(f Filter) []expr {
 	add := func(parts ...any) { all = append(all, sql(parts...)) }
 	if f.IDs != nil {
 		all = append(all, in(s, "id", f.IDs))
+	}
+	if f.Senders != nil {
+		all = append(all, in(s, "sender", f.Senders))
 	}
 	for _, bound := range []struct {
 		column, operator string

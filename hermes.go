@@ -190,8 +190,10 @@ func (c *Client) settle(ctx context.Context, o *outgoing, r *result) (*Response,
 	}
 	msg, due := c.newFailedMessage(o, r)
 	if err := c.store.save(ctx, msg, due); err != nil {
+		notSaved := &NotSavedError{Message: msg, Response: resp, Err: err, text: o.errorText(err)}
 		c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", o.errorText(err))
-		return resp, &NotSavedError{Message: msg, Response: resp, Err: err}
+		hook(c, ctx, c.hooks.NotSaved, NotSavedInfo{MessageID: o.id, Host: o.host(), StatusCode: resp.StatusCode, Err: notSaved})
+		return resp, notSaved
 	}
 	resp.FailedMessageID = o.id
 	c.saved(ctx, o, r)
@@ -281,7 +283,7 @@ func (c *Client) abort() {
 	}
 }
 
-// Monitor returns the view of the table that belongs to this client.
+// Monitor returns a view of the table: of all its rows, whichever sender's.
 func (c *Client) Monitor() *Monitor {
 	return &Monitor{store: c.store}
 }

@@ -19,6 +19,9 @@ type Hooks struct {
 	Delivered func(ctx context.Context, info DeliveredInfo)
 	// Saved is called when a message became a row, and when a retry's failure was recorded in its row.
 	Saved func(ctx context.Context, info SavedInfo)
+	// NotSaved is called when a message was neither delivered nor saved: the call returns a *NotSavedError, which code
+	// between it and you may swallow.
+	NotSaved func(ctx context.Context, info NotSavedInfo)
 	// ClaimLost is called when an outcome or a renewal was refused because the claim is another's by now.
 	ClaimLost func(ctx context.Context, info ClaimLostInfo)
 	// Unreadable is called when a job met a row whose content cannot be read; the row was postponed.
@@ -63,6 +66,14 @@ type SavedInfo struct {
 	Outcome    Outcome
 	Attempts   int  // by this call
 	Retry      bool // by RetryMessage: the row was there before
+}
+
+// NotSavedInfo tells of a message that was neither delivered nor saved.
+type NotSavedInfo struct {
+	MessageID  string
+	Host       string
+	StatusCode int   // of the last attempt; 0: no answer
+	Err        error // the *NotSavedError, with the message in it
 }
 
 // ClaimLostInfo tells of a claim that is another's by now.

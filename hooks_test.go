@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -124,4 +125,23 @@ func TestFault16_AHookThatPanicsIsLoggedAndChangesNothing(t *testing.T) {
 		assert.Zero(t, count(t, c, hermes.Filter{}))
 		assert.Equal(t, 9, bytes.Count(logged.Bytes(), []byte("a hook panicked")))
 	})
+}
+
+func TestNotSavedIsReported(t *testing.T) {
+	t.Parallel()
+	var told []hermes.NotSavedInfo
+	c, err := hermes.New(testdb.SQLite(t), hermes.WithMaxRetryAttempts(0), hermes.WithSaveTimeout(50*time.Millisecond),
+		hermes.WithHooks(hermes.Hooks{NotSaved: func(_ context.Context, i hermes.NotSavedInfo) { told = append(told, i) }}))
+	require.NoError(t, err) // and no Migrate
+	r := newReceiver(t, statuses(503))
+
+	_, err = c.SendMessage(post(t, r.URL, "x"))
+
+	var lost *hermes.NotSavedError
+	require.ErrorAs(t, err, &lost)
+	assert.ErrorContains(t, err, "no such table")
+	require.Len(t, told, 1)
+	assert.Equal(t, lost.Message.ID, told[0].MessageID)
+	assert.Equal(t, 503, told[0].StatusCode)
+	assert.Same(t, lost, told[0].Err)
 }

@@ -44,6 +44,9 @@ func (c *Client) newOutgoing(req *http.Request, opts []SendOption) (*outgoing, e
 	}
 	o := &outgoing{id: uuidv7.New()}
 	for _, opt := range opts {
+		if opt == nil {
+			return nil, invalid("SendOption", "nil")
+		}
 		opt.applySend(&o.config)
 	}
 	if err := c.checkRequest(req); err != nil {
@@ -66,6 +69,16 @@ func (c *Client) newOutgoing(req *http.Request, opts []SendOption) (*outgoing, e
 
 // mustGoOnce tells whether it is a message that net/http would re-send although it is not safe.
 func (o *outgoing) mustGoOnce() bool { return len(o.Body) == 0 && !wire.IsSafe(o.Template.Method) }
+
+// valueOf finds a header also under a name that is not canonical, as net/http sends it.
+func valueOf(header http.Header, name string) string {
+	for have, values := range header {
+		if len(values) > 0 && strings.EqualFold(have, name) {
+			return values[0]
+		}
+	}
+	return ""
+}
 
 // takeHeader checks the header, and settles the idempotency key: the caller's option, the request's own header, or the
 // message's ID.

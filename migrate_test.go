@@ -196,3 +196,15 @@ func TestProcessesMigrateAtOnce(t *testing.T) {
 		life(t, c)
 	})
 }
+
+// TestADroppedTableIsNoticedAndMadeAgain: Ready and Migrate looked at what was recorded only.
+func TestADroppedTableIsNoticedAndMadeAgain(t *testing.T) {
+	each(t, func(t *testing.T, c *hermes.Client, db *gorm.DB) {
+		ctx := context.Background()
+		require.NoError(t, c.Ready(ctx))
+		exec(t, db, "DROP TABLE failed_message")
+		assert.ErrorIs(t, c.Ready(ctx), hermes.ErrSchemaOutdated)
+		require.NoError(t, c.Migrate(ctx))
+		require.NoError(t, c.Ready(ctx))
+	})
+}

@@ -112,6 +112,7 @@ func (s *store) get(ctx context.Context, id string) (*FailedMessage, error) {
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
+	rows[0].ClaimToken = "" // to look at a claim is not to hold it
 	return rows[0], nil
 }
 
@@ -136,6 +137,9 @@ func (m *Monitor) List(ctx context.Context, f Filter, o ListOptions) (*Page, err
 	rows, err := m.store.page(ctx, f, from, limit+1)
 	if err != nil {
 		return nil, fmt.Errorf("hermes: listing: %w", err)
+	}
+	for _, row := range rows {
+		row.ClaimToken = ""
 	}
 	page := &Page{Messages: rows}
 	if len(rows) > limit {

@@ -69,6 +69,10 @@ func newConfig(opts []Option) (*config, error) {
 		instanceID:        hostAndPID(),
 	}
 	for _, opt := range opts {
+		if opt == nil {
+			c.reject("Option", "nil")
+			continue
+		}
 		opt.apply(c)
 	}
 	if c.httpClient == nil {

@@ -48,6 +48,12 @@ func TestEveryBadOptionIsRefusedByName(t *testing.T) {
 		assert.ErrorIs(t, err, hermes.ErrInvalidOption, name)
 		assert.ErrorContains(t, err, name)
 	}
+	_, err := hermes.New(db, nil)
+	assert.ErrorIs(t, err, hermes.ErrInvalidOption)
+	c, err := hermes.New(db)
+	require.NoError(t, err)
+	_, err = c.SendMessage(post(t, "http://receiver.example", "x"), nil)
+	assert.ErrorIs(t, err, hermes.ErrInvalidMessage)
 	for _, scheme := range []string{"", "http", "https", "SQS", "1sqs", "s qs", "s:"} {
 		_, err := hermes.New(db, hermes.WithScheme(scheme, http.DefaultTransport))
 		assert.ErrorIs(t, err, hermes.ErrInvalidOption, "%q", scheme)

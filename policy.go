@@ -14,7 +14,7 @@ import (
 type Outcome int
 
 const (
-	// Delivered: the receiver has it.
+	// Delivered: the receiver has it, as a 2xx status says.
 	Delivered Outcome = iota + 1
 	// Invalid: as it is, the message cannot succeed. It is saved at once and never retried by itself.
 	Invalid
@@ -47,8 +47,9 @@ type Attempt struct {
 	Err        error // why there was no answer, or why a redirect was not followed; else nil
 }
 
-// A Policy decides what a failed attempt means. It is not asked about a 2xx status, which is a delivery. An Outcome it
-// should not return counts as Retryable, and so does a panic. It is called by many goroutines.
+// A Policy decides what a failed attempt means. It is not asked about a 2xx status, which is a delivery. It may take
+// another status for one, a 409 say, but not the lack of an answer: that, and any other Outcome it should not return,
+// counts as Retryable, and so does a panic. It is called by many goroutines.
 type Policy func(Attempt) Outcome
 
 // DefaultPolicy has 3xx (a redirect that was not followed) and 4xx as Invalid, and everything else, no answer

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"gorm.io/gorm"
 
 	"github.com/hermeshttp/hermes"
 )
@@ -114,4 +116,21 @@ func TestOutcomeString(t *testing.T) {
 	t.Parallel()
 	assert.Equal(t, "delivered invalid retryable retry later retryable", fmt.Sprint(hermes.Delivered, " ", hermes.Invalid, " ",
 		hermes.Retryable, " ", hermes.RetryLater, " ", hermes.Outcome(0)))
+}
+
+// TestNoAnswerIsNoDelivery: a policy that said so lost the message, with a nil error.
+func TestNoAnswerIsNoDelivery(t *testing.T) {
+	everythingIsFine := func(hermes.Attempt) hermes.Outcome { return hermes.Delivered }
+	each(t, func(t *testing.T, c *hermes.Client, _ *gorm.DB) {
+		r := newReceiver(t, statuses(409))
+		resp, err := c.SendMessage(post(t, r.URL, "x"))
+		require.NoError(t, err)
+		assert.True(t, resp.Succeeded(), "another status may be one")
+		assert.NoError(t, resp.Err())
+		r.Close()
+		resp, err = c.SendMessage(post(t, r.URL, "x"))
+		require.NoError(t, err)
+		assert.Equal(t, hermes.Retryable, resp.Outcome)
+		assert.Equal(t, hermes.StateDue, only(t, c).State())
+	}, hermes.WithPolicy(everythingIsFine), hermes.WithMaxRetryAttempts(0))
 }

@@ -41,12 +41,8 @@ func (r *Response) Err() error {
 	return &failure
 }
 
-// response is r's, complete.
 // String shows no header value and no body, which may repeat the request's: also where fmt prints a response with %v.
-func (r *Response) String() string {
-	if r == nil {
-		return "<nil>"
-	}
+func (r Response) String() string {
 	text := fmt.Sprintf("%s, status %d, attempts %d", r.Outcome, r.StatusCode, r.Attempts)
 	if r.FailedMessageID != "" {
 		text += ", saved as " + r.FailedMessageID
@@ -55,11 +51,12 @@ func (r *Response) String() string {
 }
 
 // GoString is String, for %#v.
-func (r *Response) GoString() string { return r.String() }
+func (r Response) GoString() string { return r.String() }
 
 // LogValue implements slog.LogValuer. It shows what String does.
-func (r *Response) LogValue() slog.Value { return slog.StringValue(r.String()) }
+func (r Response) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
+// response is r's, complete.
 func (o *outgoing) response(r *result) *Response {
 	if r.Outcome != Delivered {
 		r.failure = &SendError{

@@ -13,15 +13,17 @@ import (
 // what happened. The Response is nil if no attempt was made.
 //
 // Of msg only ID and ClaimToken are read, and nothing is modified: what is sent is what is in the row. A gathered
-// message's claim passes to this call, so that of several calls with the same msg one sends; a row that nobody has
-// claimed is claimed. The claim is renewed before every attempt and freed at the end.
+// message's claim passes to this call, so that of several calls with the same msg at once one sends. A row that nobody
+// has at the moment is claimed, also for a message from the Monitor, or made of an ID alone. The claim is renewed before
+// every attempt and freed at the end.
 //
 // If ctx ends before the first attempt, its error is returned and nothing has changed; later, the attempts made are
 // added, but no step of the schedule is used up.
 //
 // Errors: ErrNotFound; ErrNotRetryable for an invalid or exhausted row, see Reschedule; ErrClaimed if another holds the
-// row; ErrClaimLost if another took it meanwhile, because this process was held up for longer than WithClaimTTL (then
-// nothing was recorded but a delivery); ErrUnreadable; ErrShutdown; ctx's; the database's.
+// row, as it may when msg was gathered more than WithClaimTTL ago; ErrClaimLost if another took it meanwhile, because
+// this process was held up for longer than that (then nothing was recorded but a delivery); ErrUnreadable; ErrShutdown;
+// ctx's; the database's.
 func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Response, error) {
 	if msg == nil {
 		return nil, invalid("message", "nil")
@@ -113,15 +115,15 @@ func (s *store) purgeDelivered(ctx context.Context, id string) error {
 	})
 }
 
-// PurgeMessage deletes a row for good, delivered or not. It fails with ErrNotFound, or with ErrClaimed if another than
-// msg holds it.
+// PurgeMessage deletes a row for good, delivered or not. Of msg only ID and ClaimToken are read. It fails with
+// ErrNotFound, or with ErrClaimed if another than msg holds the row.
 func (c *Client) PurgeMessage(ctx context.Context, msg *FailedMessage) error {
 	if msg == nil {
 		return invalid("message", "nil")
 	}
 	s := c.store
 	n, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", key(msg.ID), " AND (", s.unclaimed(),
-		" OR claim_token = ", key(msg.ClaimToken), ")"))
+		" OR claim_token = ", arg(token(msg.ClaimToken)), ")"))
 	if err != nil {
 		return fmt.Errorf("hermes: purging %s: %w", msg.ID, err)
 	}

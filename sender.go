@@ -208,8 +208,8 @@ func (c *Client) decide(a Attempt, r *result) (outcome Outcome) {
 			r.kind, r.err = KindPanic, &wire.PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	switch outcome = c.policy(a); outcome {
-	case Delivered, Invalid, RetryLater:
+	switch outcome = c.policy(a); {
+	case outcome == Invalid, outcome == RetryLater, outcome == Delivered && a.StatusCode != 0:
 		return outcome
 	}
 	return Retryable

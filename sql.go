@@ -79,11 +79,16 @@ func (s *store) query(ctx context.Context, e expr) ([]*FailedMessage, error) {
 func (s *store) insistently(ctx context.Context, work func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.saveTimeout)
 	defer cancel()
+	var last error
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := work(ctx)
 		if err == nil {
 			return nil
 		}
+		if last != nil && ctx.Err() != nil {
+			return last // why it failed says more than that the time was up
+		}
+		last = err
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:

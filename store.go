@@ -79,11 +79,7 @@ func dialectFor(name string) (*dialect.Dialect, error) {
 }
 
 func (s *store) ready(ctx context.Context) error {
-	err := internalschema.Check(ctx, s.db, s.dialect)
-	if errors.Is(err, internalschema.ErrOutdated) {
-		return fmt.Errorf("%w: %w", ErrSchemaOutdated, err)
-	}
-	return err
+	return internalschema.Check(ctx, s.db, s.dialect)
 }
 
 // columns are all of the table's, in the order in which insert and scannedRow have them.

@@ -32,11 +32,10 @@ type transport struct {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c := t.client
-	o, err := c.newOutgoing(req, t.opts)
+	o, err := c.newOutgoing(req, t.optionsFor(req))
 	if err != nil {
 		return nil, err
 	}
-	// req.Cancel is not refused here: an http.Client with a Timeout sets it, with a deadline of the context that counts.
 	o.stream = true
 	o.config.noSave = o.config.noSave || wire.IsSafe(req.Method)
 	ctx := req.Context()
@@ -50,6 +49,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if r.open != nil && r.Outcome != Delivered {
 		r.open.Request = req
+		if isSentOn(r.StatusCode) {
+			r.open.Request = o.sent // it has the key, for the next hop
+		}
 		return r.open, nil // a redirect for the client above
 	}
 	resp, err := c.settle(ctx, o, r)
@@ -59,12 +61,44 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return r.open, nil
 	case err != nil && !isSendError(err):
 		return nil, err
-	case r.StatusCode == 0 && r.Outcome == Delivered:
-		resp.StatusCode = http.StatusNoContent // no answer is a delivery to the policy; an http.Client needs one
 	case r.StatusCode == 0:
 		return nil, resp.Err()
 	}
 	return bufferedResponse(req, resp), nil
+}
+
+// optionsFor gives a message that the http.Client above sends on, as a 307 or 308 asks, the key that it had before.
+func (t *transport) optionsFor(req *http.Request) []SendOption {
+	if req == nil || req.Response == nil {
+		return t.opts
+	}
+	cause := req.Response
+	if cause.Request == nil || req.Method != cause.Request.Method {
+		return t.opts
+	}
+	key := valueOf(cause.Request.Header, t.client.idempotencyHeader)
+	if key == "" {
+		return t.opts
+	}
+	return append(slices.Clone(t.opts), IdempotencyKey(key))
+}
+
+// redirects is how often the http.Client above has followed a redirect to come to req.
+func redirects(req *http.Request) int {
+	n := 0
+	for req.Response != nil && req.Response.Request != nil {
+		n++
+		req = req.Response.Request
+	}
+	return n
+}
+
+// clientsMaxRequests is how many requests an http.Client makes before it gives up redirects, unless told otherwise.
+const clientsMaxRequests = 10
+
+// isSentOn tells of a redirect that has the same message sent elsewhere.
+func isSentOn(status int) bool {
+	return status == http.StatusTemporaryRedirect || status == http.StatusPermanentRedirect
 }
 
 func isSendError(err error) bool {
@@ -81,17 +115,15 @@ func isForClient(o *outgoing, resp *http.Response) bool {
 	if wire.IsSafe(o.Template.Method) {
 		return true
 	}
-	if resp.Header.Get("Location") == "" {
+	if resp.Header.Get("Location") == "" || redirects(o.Template)+1 >= clientsMaxRequests {
 		return false
 	}
-	switch resp.StatusCode {
-	case http.StatusSeeOther:
+	if resp.StatusCode == http.StatusSeeOther {
 		return true // processed; its data are elsewhere
-	case http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		_, err := o.url().Parse(resp.Header.Get("Location"))
-		return err == nil && (o.Template.GetBody != nil || o.Template.Body == nil || o.Template.Body == http.NoBody)
 	}
-	return false
+	_, err := o.url().Parse(resp.Header.Get("Location"))
+	canRewind := o.Template.GetBody != nil || o.Template.Body == nil || o.Template.Body == http.NoBody
+	return isSentOn(resp.StatusCode) && err == nil && canRewind
 }
 
 // streamedBody ends the attempt when its reader is done with it.

@@ -187,3 +187,44 @@ func TestTransport_UnderAClientWithATimeout(t *testing.T) {
 	require.ErrorAs(t, err, &wrapped)
 	assert.True(t, errors.Is(err, hermes.ErrInvalidMessage))
 }
+
+// TestTransport_ALoopThatTheClientGivesUpIsSaved: after ten requests an http.Client returns an error of its own; the
+// message was in no table, and each hop had had a key of its own.
+func TestTransport_ALoopThatTheClientGivesUpIsSaved(t *testing.T) {
+	t.Parallel()
+	c := onSQLite(t)
+	r := newReceiver(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "/again")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	client := &http.Client{Transport: c.Transport()}
+	resp, err := client.Do(post(t, r.URL, "hello"))
+	if err == nil {
+		require.NoError(t, resp.Body.Close())
+	}
+	row := only(t, c)
+	assert.Equal(t, hermes.StateInvalid, row.State())
+	assert.Equal(t, http.StatusTemporaryRedirect, row.StatusCode)
+	seen := r.received()
+	assert.Len(t, seen, 10)
+	for _, one := range seen {
+		assert.Equal(t, seen[0].Header.Get("Idempotency-Key"), one.Header.Get("Idempotency-Key"))
+		assert.Equal(t, "hello", one.Body)
+	}
+	assert.Equal(t, seen[0].Header.Get("Idempotency-Key"), row.IdempotencyKey)
+}
+
+// TestTransport_AClientsTimeoutIsATimeout: it was one in half the cases, and of a random kind.
+func TestTransport_AClientsTimeoutIsATimeout(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		c := onSQLite(t)
+		s := newRawServer(t, func(_ int, conn net.Conn) bool { hold(conn); return false })
+		client := &http.Client{Transport: c.Transport(), Timeout: 100 * time.Millisecond}
+		_, err := client.Do(post(t, s.URL, "hello"))
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		assert.True(t, timeout.Timeout())
+		assert.Equal(t, hermes.KindCanceled, only(t, c).FailureKind)
+	}
+}

@@ -19,7 +19,7 @@ import (
 var files embed.FS
 
 // ErrOutdated is returned by Check when migrations are missing.
-var ErrOutdated = errors.New("the schema is outdated")
+var ErrOutdated = errors.New("hermes: schema is outdated")
 
 // Migration is one step of the schema. Steps are only ever added.
 type Migration struct {
@@ -125,8 +125,8 @@ func apply(conn *gorm.DB, all []Migration) error {
 }
 
 func applied(conn *gorm.DB) (map[int]bool, error) {
-	if !conn.Migrator().HasTable("hermes_migration") {
-		return nil, nil
+	if !conn.Migrator().HasTable("hermes_migration") || !conn.Migrator().HasTable("failed_message") {
+		return nil, nil // a table that somebody dropped is made again
 	}
 	var versions []int
 	if err := conn.Raw("SELECT version FROM hermes_migration").Scan(&versions).Error; err != nil {

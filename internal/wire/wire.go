@@ -68,6 +68,7 @@ func (m *Message) request(ctx context.Context) *http.Request {
 	if req.Method == "" {
 		req.Method = http.MethodGet
 	}
+	req.Cancel = nil //nolint:staticcheck // an http.Client with a Timeout sets it; the context it sets too is enough
 	target := *m.Template.URL
 	req.URL = &target
 	req.Header = m.FullHeader()
@@ -127,9 +128,11 @@ func (c *Client) send(h hop) (*http.Response, error) {
 	if h.sign != nil {
 		setBody(req, body)
 		req.GetBody = func() (io.ReadCloser, error) { return newBody(body), nil }
+		method := req.Method
 		if err := callSigner(h.sign, req); err != nil {
 			return nil, err
 		}
+		req.Method = method
 	}
 	setBody(req, body)
 	req.GetBody = nil
