@@ -23,7 +23,7 @@ const (
 
 // GatherOptions says which rows to gather. The zero value gathers the 100 that are due longest.
 type GatherOptions struct {
-	Limit  int    // 0: 100
+	Limit  int    // 0 or less: 100. Take what can be sent within WithClaimTTL
 	Filter Filter // among those due
 }
 

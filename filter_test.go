@@ -281,3 +281,14 @@ func TestStatesAreExclusiveAndTotal(t *testing.T) {
 			hermes.StateWaiting: 4, hermes.StateDue: 4}, seen)
 	})
 }
+
+func TestFilterBySender(t *testing.T) {
+	each(t, func(t *testing.T, c *hermes.Client, _ *gorm.DB) {
+		for _, sender := range []string{"", "billing", "billing", "shipping"} {
+			saved(t, c, func(m *hermes.FailedMessage) { m.Sender = sender })
+		}
+		for want, senders := range map[int64][]string{4: nil, 0: {}, 1: {""}, 2: {"billing"}, 3: {"shipping", "billing", "none"}} {
+			assert.Equal(t, want, count(t, c, hermes.Filter{Senders: senders}), "%q", senders)
+		}
+	})
+}

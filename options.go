@@ -331,8 +331,9 @@ func WithSensitiveHeaders(names ...string) Option {
 	})
 }
 
-// WithLogger sets where to say what is worth knowing: saved messages, lost claims and unreadable rows at Warn, failed
-// attempts at Debug. No header value, body, userinfo or query is logged. Default: silence.
+// WithLogger sets where to say what is worth knowing: at Error messages that were not saved and rows that cannot be read,
+// at Warn saved messages, lost claims and rows that end as poison, at Debug failed attempts. No header value, body, userinfo
+// or query is logged. Default: silence.
 func WithLogger(logger *slog.Logger) Option {
 	return optionFunc(func(c *config) {
 		if logger == nil {

@@ -25,8 +25,8 @@ func Metadata(labels map[string]string) SendOption {
 	return sendOptionFunc(func(c *sendConfig) { c.metadata = labels })
 }
 
-// IdempotencyKey sets the message's idempotency key, for ever the same over every attempt. Default: the message's ID.
-// It must be of visible ASCII characters.
+// IdempotencyKey sets the message's idempotency key, for ever the same over every attempt. Default: the value of the
+// request's own header of that name (WithIdempotencyHeader), else the message's ID. It must be of visible ASCII characters.
 func IdempotencyKey(key string) SendOption {
 	return sendOptionFunc(func(c *sendConfig) { c.key = key })
 }
@@ -39,7 +39,7 @@ func Schedule(delays ...time.Duration) SendOption {
 }
 
 // NotAfter sets when the message is of no use any more. From then on it is not attempted; its row, if there is one, is
-// exhausted.
+// exhausted. A time that has passed is ErrInvalidMessage.
 func NotAfter(t time.Time) SendOption {
 	return sendOptionFunc(func(c *sendConfig) { c.notAfter = t })
 }
