@@ -144,7 +144,7 @@ func TestFault08_TheTimeoutCoversTheWholeAttempt(t *testing.T) {
 			if _, err := io.WriteString(conn, text[i:i+1]); err != nil {
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // the slowness is what is tested
 		}
 	}
 	for _, test := range []struct {

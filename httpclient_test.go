@@ -210,7 +210,7 @@ func TestFault16_WhatPanicsFailsTheAttempt(t *testing.T) {
 			return hermes.WithHTTPClient(&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { panic("rt") })})
 		}, 200, hermes.KindPanic, 0},
 		"RoundTripper with a nil error": {func(*testing.T) hermes.Option {
-			return hermes.WithHTTPClient(&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { panic(error(nil)) })})
+			return hermes.WithHTTPClient(&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { panic(error(nil)) })}) //nolint:govet // it is meant
 		}, 200, hermes.KindPanic, 0},
 		"RoundTripper with neither": {func(*testing.T) hermes.Option {
 			return hermes.WithHTTPClient(&http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, nil })})

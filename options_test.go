@@ -161,10 +161,10 @@ func TestASchemesFailureIsRetriedFromTheTable(t *testing.T) {
 	c := newClient(t, testdb.SQLite(t), hermes.WithScheme("queue", rt), hermes.WithMaxRetryAttempts(0))
 	del, err := http.NewRequest("DELETE", "queue:orders?id=1", nil)
 	require.NoError(t, err)
-	resp, err := c.SendMessage(del)
+	_, err = c.SendMessage(del)
 	require.NoError(t, err)
 	msg := only(t, c)
-	resp, err = c.RetryMessage(context.Background(), msg)
+	resp, err := c.RetryMessage(context.Background(), msg)
 	require.NoError(t, err)
 	assert.True(t, resp.Succeeded())
 	want := "queue:orders?id=1 " + msg.ID

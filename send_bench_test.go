@@ -42,7 +42,8 @@ func BenchmarkSuccess(b *testing.B) {
 	use := func(client *http.Client, req *http.Request) {
 		resp, err := client.Do(req)
 		check(err)
-		io.ReadAll(resp.Body)
+		_, err = io.ReadAll(resp.Body)
+		check(err)
 		resp.Body.Close()
 	}
 	bareContext := func(client *http.Client) {

@@ -154,7 +154,7 @@ func (c *Client) newLimits(ctx context.Context, o *outgoing, start time.Time) li
 
 // explain makes the timeout of a stream known as one: HTTP/2 reports a context's Err only, not its Cause.
 func (l limits) explain(err error) error {
-	if err == nil || isTimeout(err) || context.Cause(l.ctx) != context.DeadlineExceeded {
+	if err == nil || isTimeout(err) || !errors.Is(context.Cause(l.ctx), context.DeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)

@@ -44,7 +44,8 @@ func NotAfter(t time.Time) SendOption {
 	return sendOptionFunc(func(c *sendConfig) { c.notAfter = t })
 }
 
-// SaveOnFailure(false) keeps the message out of the table: if it cannot be delivered, the error is a *SendError.
+// SaveOnFailure says whether the message becomes a row if it cannot be delivered. Default: true. With false it never does,
+// and its failure is an error, a *SendError.
 func SaveOnFailure(save bool) SendOption {
 	return sendOptionFunc(func(c *sendConfig) { c.noSave = !save })
 }

@@ -99,8 +99,8 @@ func TestShutdownLetsAttemptsInFlightFinish(t *testing.T) {
 			}
 		}
 		select {
-		case <-done:
-			t.Fatal("Shutdown did not wait")
+		case err := <-done:
+			t.Fatal("Shutdown did not wait: ", err)
 		default:
 		}
 		close(answer)

@@ -166,7 +166,7 @@ func TestTransport_ADeliveredBodyStreamsWithoutBoundInSizeOrTime(t *testing.T) {
 	for range 5 {
 		_, err := io.CopyN(io.Discard, resp.Body, 1000)
 		require.NoError(t, err)
-		time.Sleep(timeout / 3) // in all more than the timeout
+		time.Sleep(timeout / 3) //nolint:forbidigo // in all more than the timeout, which is what is tested
 		next <- struct{}{}
 	}
 	rest, err := io.ReadAll(resp.Body)

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // stillThere says what Main has failed to stop.
 func stillThere() error {
 	if _, err := os.Stat(throwaway.dir); throwaway.dir != "" && !os.IsNotExist(err) {
-		return fmt.Errorf("directory %s is still there: %v", throwaway.dir, err)
+		return fmt.Errorf("directory %s is still there: %w", throwaway.dir, err)
 	}
 	if throwaway.dsn != "" {
 		if conn, err := pgx.Connect(context.Background(), throwaway.dsn); err == nil {
