@@ -226,3 +226,21 @@ func TestPurgeMessage(t *testing.T) {
 		assert.Equal(t, keep.ID, only(t, c).ID)
 	})
 }
+
+// TestARetryCanceledInItsLastAttemptUsesNoStep: not only one that is canceled while it waits.
+func TestARetryCanceledInItsLastAttemptUsesNoStep(t *testing.T) {
+	each(t, func(t *testing.T, c *hermes.Client, _ *gorm.DB) {
+		ctx, cancel := context.WithCancel(context.Background())
+		r := newReceiver(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(503)
+			cancel()
+		})
+		m := saved(t, c, to(r.URL), func(m *hermes.FailedMessage) { m.Schedule = []time.Duration{time.Hour} })
+		resp, err := c.RetryMessage(ctx, m)
+		require.NoError(t, err)
+		assert.ErrorIs(t, resp.Err(), context.Canceled)
+		m = row(t, c, m.ID)
+		assert.Zero(t, m.Retries)
+		assert.Equal(t, hermes.StateDue, m.State())
+	}, hermes.WithMaxRetryAttempts(1))
+}

@@ -250,3 +250,25 @@ func TestASignersErrorDoesNotShowTheMessage(t *testing.T) {
 		}
 	})
 }
+
+func TestAFailedMessageIsShownWithoutSecrets(t *testing.T) {
+	t.Parallel()
+	for stored, shown := range map[string]string{
+		"https://user:CanaryUser@api.example.com/a%2Fb?token=CanaryUser": "https://redacted@api.example.com/a%2Fb?redacted",
+		"https://api.example.com/":                                       "https://api.example.com/",
+		"http://[CanaryUser":                                             "redacted",
+	} {
+		m := hermes.FailedMessage{ID: "42", Method: "POST", URL: stored, StatusCode: 503, Attempts: 6, Body: []byte("CanaryUser"),
+			Header: http.Header{"X": {"CanaryUser"}}}
+		assert.Equal(t, shown, m.RedactedURL())
+		want := "failed message 42: POST " + shown + ", invalid, status 503, 6 attempts"
+		for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+			assert.Equal(t, want, fmt.Sprintf(format, m), "by value")
+			assert.Equal(t, want, fmt.Sprintf(format, &m))
+		}
+		var logged strings.Builder
+		slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "by value", m, "message", &m)
+		assert.NotContains(t, logged.String(), "Canary")
+		assert.Contains(t, logged.String(), shown)
+	}
+}
