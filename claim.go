@@ -34,8 +34,8 @@ const defaultGatherLimit = 100
 // clocks say; hand each to RetryMessage, or give it back with Release. No row is due: an empty result and a nil error.
 //
 // A row whose NotAfter has passed becomes exhausted and is not returned. One that was claimed more than 10 times while
-// no outcome was recorded becomes invalid, KindPoison. One that cannot be read is postponed and reported to the logger
-// and Hooks.Unreadable.
+// no outcome was recorded becomes invalid, KindPoison; from the fourth time it is gathered alone, when nothing else is
+// due. One that cannot be read is postponed and reported to the logger and Hooks.Unreadable.
 //
 // It fails with ErrShutdown after Shutdown. It is safe for concurrent use by any number of instances.
 func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOptions) ([]*FailedMessage, error) {
