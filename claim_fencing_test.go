@@ -244,3 +244,22 @@ func TestARetryCanceledInItsLastAttemptUsesNoStep(t *testing.T) {
 		assert.Equal(t, hermes.StateDue, m.State())
 	}, hermes.WithMaxRetryAttempts(1))
 }
+
+// TestTheClaimIsKeptDuringALongWait: one that is longer than half the claim's time. A trigger counts the renewals.
+func TestTheClaimIsKeptDuringALongWait(t *testing.T) {
+	t.Parallel()
+	db := testdb.SQLite(t)
+	c := newClient(t, db, hermes.WithMaxRetryAttempts(2), hermes.WithRequestTimeout(time.Second),
+		hermes.WithClaimTTL(11*time.Second), hermes.WithRetryInterval(6*time.Second))
+	r := newReceiver(t, statuses(503))
+	m := saved(t, c, to(r.URL))
+	exec(t, db, "CREATE TABLE renewal (until datetime)")
+	exec(t, db, "CREATE TRIGGER renewed AFTER UPDATE OF claimed_until ON failed_message "+
+		"BEGIN INSERT INTO renewal VALUES (NEW.claimed_until); END")
+	resp, err := c.RetryMessage(t.Context(), m)
+	require.NoError(t, err)
+	assert.Equal(t, 2, resp.Attempts)
+	var updates int
+	require.NoError(t, db.Raw("SELECT count(*) FROM renewal").Scan(&updates).Error)
+	assert.Equal(t, 4, updates, "taken, renewed at half its time, renewed before the second attempt, freed")
+}
