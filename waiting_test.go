@@ -85,6 +85,11 @@ func TestWaits(t *testing.T) {
 			name: "the defaults: six requests, ten seconds apart", answer: always(503),
 			attempts: seconds(0, 10, 20, 30, 40, 50), returned: 50 * time.Second, kind: hermes.KindStatus,
 		}, {
+			name: "no answer is waited after as well", answer: func(int, *http.Request) (*http.Response, error) {
+				return nil, errors.New("refused")
+			},
+			attempts: seconds(0, 10, 20, 30, 40, 50), returned: 50 * time.Second, kind: hermes.KindOther,
+		}, {
 			name: "the default timeout of five seconds, per attempt", answer: hang,
 			attempts: seconds(0, 15, 30, 45, 60, 75), returned: 80 * time.Second, kind: hermes.KindTimeout,
 			is: context.DeadlineExceeded,
