@@ -58,14 +58,15 @@ func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOp
 func (c *Client) gather(ctx context.Context, filter Filter, suspicion string, limit int) ([]*FailedMessage, error) {
 	for {
 		proof := uuidv7.New()
-		found, err := c.claimDue(ctx, filter, suspicion, limit, token(proof))
+		own := token(proof)
+		found, err := c.claimDue(ctx, filter, suspicion, limit, own)
 		if err != nil {
 			return nil, fmt.Errorf("hermes: gathering: %w", err)
 		}
 		var usable []*FailedMessage
 		for _, msg := range found {
 			switch {
-			case msg.ClaimToken != token(proof):
+			case msg.ClaimToken != own:
 				c.retired(ctx, msg)
 			case msg.unreadable != nil:
 				if err := c.postpone(ctx, msg); err != nil {
@@ -172,7 +173,8 @@ func (c *Client) Release(ctx context.Context, msgs ...*FailedMessage) error {
 	byToken := map[string][]string{}
 	for _, msg := range msgs {
 		if msg != nil && msg.ClaimToken != "" {
-			byToken[token(msg.ClaimToken)] = append(byToken[token(msg.ClaimToken)], msg.ID)
+			held := token(msg.ClaimToken)
+			byToken[held] = append(byToken[held], msg.ID)
 		}
 	}
 	for token, ids := range byToken {

@@ -70,16 +70,6 @@ func (c *Client) newOutgoing(req *http.Request, opts []SendOption) (*outgoing, e
 // mustGoOnce tells whether it is a message that net/http would re-send although it is not safe.
 func (o *outgoing) mustGoOnce() bool { return len(o.Body) == 0 && !wire.IsSafe(o.Template.Method) }
 
-// valueOf finds a header also under a name that is not canonical, as net/http sends it.
-func valueOf(header http.Header, name string) string {
-	for have, values := range header {
-		if len(values) > 0 && strings.EqualFold(have, name) {
-			return values[0]
-		}
-	}
-	return ""
-}
-
 // takeHeader checks the header, and settles the idempotency key: the caller's option, the request's own header, or the
 // message's ID.
 func (o *outgoing) takeHeader(keyName string) error {
@@ -93,6 +83,15 @@ func (o *outgoing) takeHeader(keyName string) error {
 	}
 	o.config.key = key
 	o.KeyName, o.KeyValue = keyName, key
+	return nil
+}
+
+func checkHeader(header http.Header) error {
+	for name, values := range header {
+		if err := checkField(name, values); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -112,7 +111,8 @@ func invalid(what, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalidMessage, what, fmt.Sprintf(format, args...))
 }
 
-// checkRequest refuses what net/http would refuse, what cannot be stored, and what could not be sent the same again.
+// checkRequest refuses what net/http would refuse, what cannot be stored, and what could not be sent the same again; the
+// header is checked as it is copied.
 func (c *Client) checkRequest(req *http.Request) error {
 	if req.Method != "" && !headertext.ValidName(req.Method) || req.Method == http.MethodConnect {
 		return invalid("method", "%q cannot be sent", req.Method)
@@ -127,20 +127,6 @@ func (c *Client) checkRequest(req *http.Request) error {
 		return invalid("Trailer", "cannot be sent again")
 	case !isHostHeader(req.Host):
 		return invalid("Host", "%q cannot be sent", req.Host)
-	}
-	return checkHeader(req.Header)
-}
-
-func checkHeader(header http.Header) error {
-	for name, values := range header {
-		if !headertext.ValidName(name) {
-			return invalid("header", "the name %q cannot be sent", name)
-		}
-		for _, value := range values {
-			if !headertext.ValidValue(value) {
-				return invalid("header", "a value of %s has a control character", name)
-			}
-		}
 	}
 	return nil
 }

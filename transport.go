@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/hermeshttp/hermes/internal/wire"
 )
@@ -82,6 +83,16 @@ func (t *transport) optionsFor(req *http.Request) []SendOption {
 		return t.opts
 	}
 	return append(slices.Clone(t.opts), IdempotencyKey(key))
+}
+
+// valueOf finds a header also under a name that is not canonical, as net/http sends it.
+func valueOf(header http.Header, name string) string {
+	for have, values := range header {
+		if len(values) > 0 && strings.EqualFold(have, name) {
+			return values[0]
+		}
+	}
+	return ""
 }
 
 // redirects is how often the http.Client above has followed a redirect to come to req.
