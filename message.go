@@ -125,7 +125,7 @@ func (c *Client) checkRequest(req *http.Request) error {
 		return invalid("RequestURI", "set, as in a request that a server received")
 	case len(req.Trailer) > 0:
 		return invalid("Trailer", "cannot be sent again")
-	case !isHostHeader(req.Host):
+	case req.Host != req.URL.Host && !isHostHeader(req.Host):
 		return invalid("Host", "%q cannot be sent", req.Host)
 	}
 	return nil
@@ -135,10 +135,11 @@ func (c *Client) checkURL(u *url.URL) error {
 	if u == nil {
 		return invalid("URL", "nil")
 	}
-	if c.schemes[u.Scheme] != nil {
-		return checkSameAgain(u)
-	}
 	switch {
+	case c.schemes[u.Scheme] != nil:
+		return checkSameAgain(u)
+	case isPlainURL(u):
+		return nil
 	case u.Scheme != "http" && u.Scheme != "https":
 		return invalid("URL", "the scheme %q is neither http nor https nor registered by WithScheme", u.Scheme)
 	case u.Opaque != "":
@@ -150,12 +151,22 @@ func (c *Client) checkURL(u *url.URL) error {
 	case !isPort(u.Port()):
 		return invalid("URL", "the port %s is not one", u.Port())
 	}
-	// Of a URL like this it is plain that its text is read back as the same; of any other it is tried.
-	if u.RawPath == "" && u.RawQuery == "" && (u.Path == "" || u.Path[0] == '/') && u.User == nil && isVisibleASCII(u.Path) &&
-		isPlainHost(u.Host) {
-		return nil
-	}
 	return checkSameAgain(u)
+}
+
+// isPlainURL tells of most URLs, without trying, that they can be sent and that their text is read back as the same.
+func isPlainURL(u *url.URL) bool {
+	return (u.Scheme == "https" || u.Scheme == "http") && u.Opaque == "" && u.User == nil && isPlainHost(u.Host) &&
+		(u.Path == "" || u.Path[0] == '/') && isVisibleASCII(u.Path) && u.RawPath == "" && u.RawQuery == ""
+}
+
+func isPlainHost(host string) bool {
+	for i := range len(host) {
+		if c := host[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return host != ""
 }
 
 // checkSameAgain makes sure that the URL, stored as text, can be sent as it is now.
@@ -204,11 +215,6 @@ var notInHost = func() (table [256]bool) {
 	}
 	return table
 }()
-
-// isPlainHost tells of a host that can stand in a header that it has nothing to be escaped in a URL.
-func isPlainHost(host string) bool {
-	return isVisibleASCII(host) && !strings.ContainsAny(host, "%[]")
-}
 
 func isVisibleASCII(s string) bool {
 	for i := range len(s) {
