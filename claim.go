@@ -194,7 +194,14 @@ func (c *Client) release(ctx context.Context, token string, ids []string) error 
 // claim is what a call holds of a row.
 type claim struct {
 	id, token string
+	by        string
+	ttl       time.Duration
 	until     time.Time // by this process' clock, and not after it runs out by the database's
+}
+
+// newClaim is a claim about to be made, of which nobody else has the proof.
+func (c *Client) newClaim(id string) *claim {
+	return &claim{id: id, token: token(uuidv7.New()), by: c.instanceID, ttl: c.claimTTL, until: time.Now().Add(c.claimTTL)}
 }
 
 // take claims the row with this ID, if it is free or proof proves the claim it has, and returns what is in it. The claim's new proof is known to this call alone, so that of several with the same one only the first
@@ -203,7 +210,7 @@ func (c *Client) take(ctx context.Context, id, proof string) (*claim, *FailedMes
 	ctx, cancel := context.WithTimeout(ctx, c.saveTimeout)
 	defer cancel()
 	s := c.store
-	own := &claim{id: id, token: token(uuidv7.New()), until: time.Now().Add(c.claimTTL)}
+	own := c.newClaim(id)
 	held := sql("claim_token = ", arg(token(proof)))
 	rows, err := s.query(ctx, sql("UPDATE failed_message SET ", c.claimSet(own.token, held),
 		" WHERE id = ", key(id), " AND retryable AND next_attempt_at IS NOT NULL AND (", s.unclaimed(), " OR ", held, ")",

@@ -200,8 +200,10 @@ func (c *Client) newFailedMessage(o *outgoing, r *result) (*FailedMessage, due) 
 func (o *outgoing) note(msg *FailedMessage, r *result) {
 	msg.StatusCode = max(math.MinInt32, min(r.StatusCode, math.MaxInt32)) // a RoundTripper may answer with any int
 	msg.Attempts += r.Attempts
-	msg.FailureKind = r.kind
-	msg.LastError = o.errorText(r.err)
+	if msg.Attempts > 0 {
+		msg.FailureKind = r.kind
+		msg.LastError = o.errorText(r.err)
+	}
 	msg.AttemptLog = append(slices.Clone(msg.AttemptLog), o.log...)
 	if extra := len(msg.AttemptLog) - longestAttemptLog; extra > 0 {
 		msg.AttemptLog = msg.AttemptLog[extra:]

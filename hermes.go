@@ -57,6 +57,7 @@ import (
 type Client struct {
 	*config
 	store          *store
+	saves          *groupCommit
 	wire           *wire.Client
 	attemptTimeout time.Duration
 
@@ -87,6 +88,7 @@ func New(db *gorm.DB, opts ...Option) (*Client, error) {
 	return &Client{
 		config:         cfg,
 		store:          st,
+		saves:          &groupCommit{store: st},
 		attemptTimeout: timeout,
 		wire: &wire.Client{
 			HTTP:             cfg.httpClient,
@@ -171,9 +173,9 @@ func (c *Client) SendMessage(req *http.Request, opts ...SendOption) (*Response, 
 		return nil, err
 	}
 	defer c.end(o)
-	r := c.run(ctx, o, 1+c.maxRetryAttempts)
-	if r.Attempts == 0 {
-		return nil, ErrShutdown
+	r, err := c.deliver(ctx, o)
+	if err != nil {
+		return nil, err
 	}
 	return c.settle(ctx, o, r)
 }
@@ -182,22 +184,42 @@ func (c *Client) SendMessage(req *http.Request, opts ...SendOption) (*Response, 
 func (c *Client) settle(ctx context.Context, o *outgoing, r *result) (*Response, error) {
 	if r.Outcome == Delivered {
 		c.delivered(ctx, o, r)
+		if o.mayBeRow {
+			c.settleRow(ctx, o, r)
+		}
 		return o.response(r), nil
+	}
+	if o.claim != nil {
+		return c.settleHeld(ctx, o, r)
 	}
 	resp := o.response(r)
 	if o.config.noSave {
 		return resp, resp.Err()
 	}
-	msg, due := c.newFailedMessage(o, r)
-	if err := c.store.save(ctx, msg, due); err != nil {
-		notSaved := &NotSavedError{Message: msg, Response: resp, Err: err, text: o.errorText(err)}
-		c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", o.errorText(err))
-		hook(c, ctx, c.hooks.NotSaved, NotSavedInfo{MessageID: o.id, Host: o.host(), StatusCode: resp.StatusCode, Err: notSaved})
-		return resp, notSaved
+	msg, when := c.newFailedMessage(o, r)
+	if err := c.save(ctx, msg, when, nil); err != nil {
+		return resp, c.notSaved(ctx, o, r, resp, err)
 	}
 	resp.FailedMessageID = o.id
 	c.saved(ctx, o, r)
 	return resp, nil
+}
+
+// save makes msg a row by the database's clock. Its time is its own: the caller's context may have ended, which is why
+// it is saved.
+func (c *Client) save(ctx context.Context, msg *FailedMessage, when due, held *claim) error {
+	row := &newRow{FailedMessage: *msg, due: when, held: held}
+	row.CreatedAt, row.UpdatedAt, row.NextAttemptAt = time.Time{}, time.Time{}, nil
+	return c.saves.insert(context.WithoutCancel(ctx), row)
+}
+
+// notSaved is the error of a message that was neither delivered nor, as err says, saved.
+func (c *Client) notSaved(ctx context.Context, o *outgoing, r *result, resp *Response, err error) error {
+	msg, _ := c.newFailedMessage(o, r)
+	failed := &NotSavedError{Message: msg, Response: resp, Err: err, text: o.errorText(err)}
+	c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", failed.text)
+	hook(c, ctx, c.hooks.NotSaved, NotSavedInfo{MessageID: o.id, Host: o.host(), StatusCode: r.StatusCode, Err: failed})
+	return failed
 }
 
 // begin notes that an attempt starts, to be canceled by cancel. It returns false if the client was shut down.

@@ -29,6 +29,7 @@ type config struct {
 	maxPostpone       time.Duration
 	redeliveryBackoff Backoff
 	claimTTL          time.Duration
+	durability        Durability
 	saveTimeout       time.Duration
 	maxBodyBytes      int64
 	maxResponseBytes  int64
@@ -193,19 +194,14 @@ func WithClaimTTL(d time.Duration) Option {
 	return optionFunc(func(c *config) { set(c, "WithClaimTTL", &c.claimTTL, d, 1) })
 }
 
-// Durability says when a message becomes a row.
-type Durability int
-
-// SaveAfterRetries saves a message when it has failed for good, and not before: it costs nothing while all is well, and
-// a process that is killed loses what it was sending or waiting to send again.
-const SaveAfterRetries Durability = iota
-
-// WithDurability sets when a message becomes a row. Default: SaveAfterRetries, at present the only one.
+// WithDurability sets when a message becomes a row. Default: SaveAfterRetries.
 func WithDurability(d Durability) Option {
 	return optionFunc(func(c *config) {
-		if d != SaveAfterRetries {
+		if d < SaveAfterRetries || d > SaveBeforeSend {
 			c.reject("WithDurability", "there is no %d", d)
+			return
 		}
+		c.durability = d
 	})
 }
 

@@ -51,7 +51,7 @@ func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Respons
 	resp := o.response(r)
 	if r.Outcome == Delivered {
 		c.delivered(ctx, o, r)
-		if err := c.store.purgeDelivered(ctx, held.id); err != nil {
+		if err := c.store.deleteDelivered(ctx, held.id); err != nil {
 			resp.FailedMessageID = held.id
 			return resp, fmt.Errorf("hermes: %s was delivered, but its row could not be deleted: %w", held.id, err)
 		}
@@ -63,56 +63,6 @@ func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Respons
 	}
 	c.saved(ctx, o, r)
 	return resp, nil
-}
-
-// recordFailure writes into the row how a retry that failed ended, if its claim is still held, and frees it.
-func (c *Client) recordFailure(ctx context.Context, o *outgoing, r *result) error {
-	if r.claimErr != nil && errors.Is(r.claimErr, ErrClaimLost) {
-		c.claimLost(ctx, o.id)
-		return r.claimErr
-	}
-	s := c.store
-	next := *o.row
-	o.note(&next, r)
-	next.Claims = 0
-	dueAt := expr{text: "next_attempt_at"}
-	if !r.canceled || r.Outcome == Invalid {
-		next.Retries++
-		dueAt = s.due(c.nextDue(o, r, next.Retries))
-	}
-	err := s.fenced(ctx, o.claim, sql(free, ", claims = 0, updated_at = ", s.now(),
-		", status_code = ", arg(next.StatusCode), ", attempts = ", arg(next.Attempts), ", retries = ", arg(next.Retries),
-		", failure_kind = ", arg(string(next.FailureKind)), ", last_error = ", arg(next.LastError),
-		", retryable = ", arg(r.Outcome != Invalid), ", next_attempt_at = ", dueAt,
-		", attempt_log = ", arg(toJSON(next.AttemptLog))))
-	if !errors.Is(err, ErrClaimLost) {
-		return err
-	}
-	if s.isRecorded(ctx, &next) {
-		return nil
-	}
-	c.claimLost(ctx, o.id)
-	return err
-}
-
-// isRecorded tells whether a row already holds next: the update had been applied, but the answer that said so got lost.
-func (s *store) isRecorded(ctx context.Context, next *FailedMessage) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.saveTimeout)
-	defer cancel()
-	row, err := s.get(ctx, next.ID)
-	if err != nil || len(row.AttemptLog) == 0 || row.Attempts != next.Attempts {
-		return false
-	}
-	have, want := row.AttemptLog[len(row.AttemptLog)-1], next.AttemptLog[len(next.AttemptLog)-1]
-	return have.Instance == want.Instance && have.At.Equal(want.At)
-}
-
-// purgeDelivered deletes a delivered message's row, whoever holds it by now: it must not be sent again.
-func (s *store) purgeDelivered(ctx context.Context, id string) error {
-	return s.insistently(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		_, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", arg(id)))
-		return err
-	})
 }
 
 // PurgeMessage deletes a row for good, delivered or not. Of msg only ID and ClaimToken are read. It fails with

@@ -49,17 +49,24 @@ func (c *Client) run(ctx context.Context, o *outgoing, maxAttempts int) *result 
 		if hurried {
 			delay = 0
 		}
-		if o.config.hasPassed(delay) || !c.pause(ctx, o, r, delay) {
+		if o.config.hasPassed(delay) || !c.canWait(ctx, delay) {
+			return r
+		}
+		c.holdForRetries(ctx, o, r)
+		if !c.pause(ctx, o, r, delay) {
 			return r
 		}
 	}
 }
 
+// canWait tells whether ctx lasts longer than the wait.
+func (c *Client) canWait(ctx context.Context, delay time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return !ok || time.Until(deadline) > delay
+}
+
 // pause waits before the next attempt, and keeps the claim meanwhile and for that attempt. It tells whether to go on.
 func (c *Client) pause(ctx context.Context, o *outgoing, r *result, delay time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= delay {
-		return false
-	}
 	for {
 		step := delay
 		if o.claim != nil {

@@ -75,6 +75,24 @@ func (s *store) query(ctx context.Context, e expr) ([]*FailedMessage, error) {
 	return msgs, rows.Err()
 }
 
+// queryIDs runs a statement that returns rows' IDs.
+func (s *store) queryIDs(ctx context.Context, e expr) ([]string, error) {
+	rows, err := s.db.WithContext(ctx).Raw(e.text, e.args...).Rows()
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
 // insistently repeats work, which must be safe to repeat, until it succeeds or the save timeout has passed.
 func (s *store) insistently(ctx context.Context, work func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.saveTimeout)
@@ -116,24 +134,3 @@ func (s *store) timeOr(t *time.Time, other expr) expr {
 }
 
 var null = expr{text: "NULL"}
-
-// due is when a row is to be attempted again, by the database's clock.
-type due struct {
-	never bool // it is invalid or exhausted
-	after time.Duration
-}
-
-func (d due) from(now time.Time) *time.Time {
-	if d.never {
-		return nil
-	}
-	at := now.Add(d.after)
-	return &at
-}
-
-func (s *store) due(d due) expr {
-	if d.never {
-		return null
-	}
-	return s.nowPlus(d.after)
-}

@@ -45,14 +45,17 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer c.end(o)
-	r := c.run(ctx, o, 1+c.maxRetryAttempts)
-	if r.Attempts == 0 {
-		return nil, ErrShutdown
+	r, err := c.deliver(ctx, o)
+	if err != nil {
+		return nil, err
 	}
 	if r.open != nil && r.Outcome != Delivered {
 		r.open.Request = req
 		if isSentOn(r.StatusCode) {
 			r.open.Request = o.sent // it has the key, for the next hop
+		}
+		if o.mayBeRow {
+			c.settleRow(ctx, o, r)
 		}
 		return r.open, nil // a redirect for the client above
 	}

@@ -118,6 +118,19 @@ func (d *Dialect) InJSON(column string) string {
 	return column + " IN (SELECT value FROM json_each(?))"
 }
 
+// Records is a JSON array's objects as rows, from one argument. Columns are given as PostgreSQL declares them.
+func (d *Dialect) Records(columns []string) string {
+	if d.postgres {
+		return "(SELECT * FROM json_to_recordset(CAST(? AS json)) AS r(" + strings.Join(columns, ", ") + "))"
+	}
+	fields := make([]string, len(columns))
+	for i, column := range columns {
+		name, _, _ := strings.Cut(column, " ")
+		fields[i] = "value ->> '" + name + "' AS " + name
+	}
+	return "(SELECT " + strings.Join(fields, ", ") + " FROM json_each(?))"
+}
+
 // ScanTime reads a time column, which SQLite hands over as text where a statement hides the column's type.
 type ScanTime struct {
 	Time  time.Time
