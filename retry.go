@@ -65,28 +65,6 @@ func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Respons
 	return resp, nil
 }
 
-// PurgeMessage deletes a row for good, delivered or not. Of msg only ID and ClaimToken are read. It fails with
-// ErrNotFound, or with ErrClaimed if another than msg holds the row.
-func (c *Client) PurgeMessage(ctx context.Context, msg *FailedMessage) error {
-	if msg == nil {
-		return invalid("message", "nil")
-	}
-	s := c.store
-	n, err := s.exec(ctx, sql("DELETE FROM failed_message WHERE id = ", key(msg.ID), " AND (", s.unclaimed(),
-		" OR claim_token = ", arg(token(msg.ClaimToken)), ")"))
-	if err != nil {
-		return fmt.Errorf("hermes: purging %s: %w", msg.ID, err)
-	}
-	if n > 0 {
-		return nil
-	}
-	row, err := s.get(ctx, msg.ID)
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("%w: %s, by %s", ErrClaimed, row.ID, row.ClaimedBy)
-}
-
 // Reschedule makes the rows that match f due at a time, by its zero value now, whatever they are: waiting, invalid or
 // exhausted. A NotAfter that has passed by then is lifted. Rows that are claimed at the moment are left out. It returns
 // how many rows it changed, and fails with ErrUnboundedFilter for a filter without any condition; see Everything.
