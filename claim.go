@@ -46,20 +46,29 @@ func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOp
 	if limit <= 0 {
 		limit = defaultGatherLimit
 	}
-	msgs, err := c.gather(ctx, opts.Filter, "<", limit)
+	msgs, err := c.gather(ctx, dueRows{filter: opts.Filter}, limit)
 	if err != nil || len(msgs) > 0 {
 		return msgs, err
 	}
-	return c.gather(ctx, opts.Filter, ">=", 1)
+	return c.gather(ctx, dueRows{filter: opts.Filter, suspect: true}, 1)
+}
+
+// dueRows says which of the rows that are due to claim.
+type dueRows struct {
+	filter   Filter
+	suspect  bool           // only those that are suspect; else only those that are not
+	since    time.Time      // due by this time, by the database's clock; zero: by now
+	after    *FailedMessage // behind this one, in the order in which rows are due; nil: from the first on
+	notHosts []string
 }
 
 // gather claims until it has rows to return, or there are none: those that are claimed and found to be of no use do not
 // stand in the way of others.
-func (c *Client) gather(ctx context.Context, filter Filter, suspicion string, limit int) ([]*FailedMessage, error) {
+func (c *Client) gather(ctx context.Context, which dueRows, limit int) ([]*FailedMessage, error) {
 	for {
 		proof := uuidv7.New()
 		own := token(proof)
-		found, err := c.claimDue(ctx, filter, suspicion, limit, own)
+		found, err := c.claimDue(ctx, which, limit, own)
 		if err != nil {
 			return nil, fmt.Errorf("hermes: gathering: %w", err)
 		}
@@ -78,12 +87,15 @@ func (c *Client) gather(ctx context.Context, filter Filter, suspicion string, li
 			}
 		}
 		if len(usable) > 0 || len(found) == 0 {
-			slices.SortFunc(usable, func(a, b *FailedMessage) int {
-				return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), strings.Compare(a.ID, b.ID))
-			})
+			slices.SortFunc(usable, compareDue)
 			return usable, nil
 		}
 	}
+}
+
+// compareDue is the order in which rows that are due are claimed.
+func compareDue(a, b *FailedMessage) int {
+	return cmp.Or(a.NextAttemptAt.Compare(*b.NextAttemptAt), strings.Compare(a.ID, b.ID))
 }
 
 // claimSet is the SET of a claim. A row that has had its day is retired instead: it keeps no claim, and
@@ -114,15 +126,25 @@ func (s *store) unclaimed() expr {
 	return sql("(claimed_until IS NULL OR claimed_until <= ", s.now(), ")")
 }
 
-func (c *Client) claimDue(ctx context.Context, filter Filter, suspicion string, limit int, token string) ([]*FailedMessage, error) {
+func (c *Client) claimDue(ctx context.Context, which dueRows, limit int, token string) ([]*FailedMessage, error) {
 	s := c.store
-	where := append(s.conditions(filter),
+	suspicion := "<"
+	if which.suspect {
+		suspicion = ">="
+	}
+	where := append(s.conditions(which.filter),
 		sql("sender = ", arg(c.sender)),
-		sql("next_attempt_at <= ", s.now()),
+		sql("next_attempt_at <= ", s.timeOr(&which.since, s.now())),
 		expr{text: "retryable"},
 		s.unclaimed(),
 		sql("claims "+suspicion+" ", arg(suspectClaims)),
 	)
+	if which.after != nil {
+		where = append(where, sql("(next_attempt_at, id) > (", s.time(*which.after.NextAttemptAt), ", ", arg(which.after.ID), ")"))
+	}
+	if len(which.notHosts) > 0 {
+		where = append(where, sql("NOT ", in(s, "host", which.notHosts)))
+	}
 	// The rows are chosen in a part of the statement that is evaluated once: as a plain subquery, it could be
 	// evaluated again and lock more than the limit.
 	start := time.Now()

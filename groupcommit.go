@@ -44,6 +44,9 @@ func (g *groupCommit) insert(ctx context.Context, row *newRow) error {
 
 // together writes row in the next insert.
 func (g *groupCommit) together(ctx context.Context, row *newRow) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	own := &saving{row: row, lead: make(chan struct{}, 1), result: make(chan error, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, own)

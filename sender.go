@@ -40,7 +40,9 @@ func (c *Client) run(ctx context.Context, o *outgoing, maxAttempts int) *result 
 			r.err = c.cause(ctx, r.err)
 			return r
 		}
-		if r.Outcome == RetryLater || r.Attempts >= maxAttempts || r.retryAfter > c.maxRetryAfter {
+		// A reused connection that turned out dead must not cost a retry its only attempt.
+		isLast := r.Attempts >= maxAttempts && (o.row == nil || maxAttempts > 1 || !r.stale || hurried)
+		if r.Outcome == RetryLater || isLast || r.retryAfter > c.maxRetryAfter {
 			return r
 		}
 		delay := max(c.backoff.Delay(number), r.retryAfter, 0)

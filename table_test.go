@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -41,8 +42,13 @@ func sample(edits ...func(*hermes.FailedMessage)) *hermes.FailedMessage {
 }
 
 // to addresses a sample to a receiver.
-func to(url string) func(*hermes.FailedMessage) {
-	return func(m *hermes.FailedMessage) { m.URL = url }
+func to(address string) func(*hermes.FailedMessage) {
+	return func(m *hermes.FailedMessage) {
+		m.URL = address
+		if u, err := url.Parse(address); err == nil {
+			m.Host = u.Host
+		}
+	}
 }
 
 // dueSince sets how long a sample has been due.
