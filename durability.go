@@ -2,7 +2,6 @@ package hermes
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 )
 
@@ -44,15 +43,17 @@ func (c *Client) deliver(ctx context.Context, o *outgoing) (*result, error) {
 	return r, nil
 }
 
-// hold makes a message a row that is claimed, so that no job takes it while it is being sent.
+// hold makes a message a row that is claimed, so that no job takes it while it is being sent. What was tried before may
+// have succeeded: it is tried again with the same claim.
 func (c *Client) hold(ctx context.Context, o *outgoing, r *result) error {
 	msg, when := c.newFailedMessage(o, r)
-	held := c.newClaim(o.id)
-	o.mayBeRow = true
-	if err := c.save(ctx, msg, when, held); err != nil {
+	if o.tried == nil {
+		o.tried = c.newClaim(o.id)
+	}
+	if err := c.save(ctx, msg, when, o.tried); err != nil {
 		return err
 	}
-	o.claim = held
+	o.claim = o.tried
 	return nil
 }
 
@@ -64,39 +65,6 @@ func (c *Client) holdForRetries(ctx context.Context, o *outgoing, r *result) {
 	}
 	if err := c.hold(ctx, o, r); err != nil {
 		c.logger.LogAttrs(ctx, slog.LevelWarn, "hermes: message could not be saved before it is retried", slog.String("id", o.id),
-			slog.String("error", o.errorText(err)))
-	}
-}
-
-// settleHeld records the failure of a message that is a row already. Whatever the database says then, only a delivery or
-// an operator can have taken the row away.
-func (c *Client) settleHeld(ctx context.Context, o *outgoing, r *result) (*Response, error) {
-	err := c.recordFailure(ctx, o, r)
-	if errors.Is(err, ErrClaimLost) {
-		if _, getErr := c.store.get(context.WithoutCancel(ctx), o.id); errors.Is(getErr, ErrNotFound) {
-			return o.response(r), err
-		}
-		r.err = errors.Join(r.err, err)
-	} else if err != nil {
-		c.logger.LogAttrs(ctx, slog.LevelError, "hermes: outcome could not be recorded; its row will be retried", slog.String("id", o.id),
-			slog.String("error", o.errorText(err)))
-	}
-	resp := o.response(r)
-	resp.FailedMessageID = o.id
-	if err == nil {
-		c.saved(ctx, o, r)
-	}
-	return resp, nil
-}
-
-// settleRow deletes the row of a message that was delivered. If that fails the message will be sent once more, with the
-// same idempotency key; it is delivered all the same.
-func (c *Client) settleRow(ctx context.Context, o *outgoing, r *result) {
-	if err := c.store.deleteDelivered(ctx, o.id); err != nil {
-		if o.claim != nil {
-			r.FailedMessageID = o.id
-		}
-		c.logger.LogAttrs(ctx, slog.LevelError, "hermes: delivered, but its row could not be deleted", slog.String("id", o.id),
 			slog.String("error", o.errorText(err)))
 	}
 }

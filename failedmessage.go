@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
@@ -119,13 +120,27 @@ func (m *FailedMessage) NewRequest(ctx context.Context) (*http.Request, error) {
 	if m.unreadable != nil {
 		return nil, m.unreadable
 	}
-	req, err := http.NewRequestWithContext(ctx, m.Method, m.URL, bytes.NewReader(m.Body))
+	template, err := m.newTemplate()
+	if err != nil {
+		return nil, err
+	}
+	req := template.Clone(ctx)
+	if len(m.Body) > 0 {
+		req.ContentLength = int64(len(m.Body))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.Body)), nil }
+		req.Body, _ = req.GetBody()
+	}
+	return req, nil
+}
+
+// newTemplate makes the request without its body. It shares the header.
+func (m *FailedMessage) newTemplate() (*http.Request, error) {
+	req, err := http.NewRequestWithContext(context.Background(), m.Method, m.URL, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrUnreadable, redact.Text(err.Error(), []string{m.URL}))
 	}
-	req.Header = m.Header.Clone()
-	if req.Header == nil {
-		req.Header = http.Header{}
+	if m.Header != nil {
+		req.Header = m.Header
 	}
 	if m.HostOverride != "" {
 		req.Host = m.HostOverride
@@ -212,12 +227,15 @@ func (o *outgoing) note(msg *FailedMessage, r *result) {
 
 // outgoingFrom is the message of a row that is to be sent again.
 func outgoingFrom(row *FailedMessage) (*outgoing, error) {
-	req, err := row.NewRequest(context.Background())
+	if row.unreadable != nil {
+		return nil, row.unreadable
+	}
+	template, err := row.newTemplate()
 	if err != nil {
 		return nil, err
 	}
 	o := &outgoing{id: row.ID, row: row}
-	o.Template, o.Header, o.Body = req, req.Header, row.Body
+	o.Template, o.Header, o.Body = template, row.Header, row.Body
 	o.config.schedule = row.Schedule
 	if row.NotAfter != nil {
 		o.config.notAfter = *row.NotAfter

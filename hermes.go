@@ -180,48 +180,6 @@ func (c *Client) SendMessage(req *http.Request, opts ...SendOption) (*Response, 
 	return c.settle(ctx, o, r)
 }
 
-// settle reports a delivery, or saves the message.
-func (c *Client) settle(ctx context.Context, o *outgoing, r *result) (*Response, error) {
-	if r.Outcome == Delivered {
-		c.delivered(ctx, o, r)
-		if o.mayBeRow {
-			c.settleRow(ctx, o, r)
-		}
-		return o.response(r), nil
-	}
-	if o.claim != nil {
-		return c.settleHeld(ctx, o, r)
-	}
-	resp := o.response(r)
-	if o.config.noSave {
-		return resp, resp.Err()
-	}
-	msg, when := c.newFailedMessage(o, r)
-	if err := c.save(ctx, msg, when, nil); err != nil {
-		return resp, c.notSaved(ctx, o, r, resp, err)
-	}
-	resp.FailedMessageID = o.id
-	c.saved(ctx, o, r)
-	return resp, nil
-}
-
-// save makes msg a row by the database's clock. Its time is its own: the caller's context may have ended, which is why
-// it is saved.
-func (c *Client) save(ctx context.Context, msg *FailedMessage, when due, held *claim) error {
-	row := &newRow{FailedMessage: *msg, due: when, held: held}
-	row.CreatedAt, row.UpdatedAt, row.NextAttemptAt = time.Time{}, time.Time{}, nil
-	return c.saves.insert(context.WithoutCancel(ctx), row)
-}
-
-// notSaved is the error of a message that was neither delivered nor, as err says, saved.
-func (c *Client) notSaved(ctx context.Context, o *outgoing, r *result, resp *Response, err error) error {
-	msg, _ := c.newFailedMessage(o, r)
-	failed := &NotSavedError{Message: msg, Response: resp, Err: err, text: o.errorText(err)}
-	c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", failed.text)
-	hook(c, ctx, c.hooks.NotSaved, NotSavedInfo{MessageID: o.id, Host: o.host(), StatusCode: r.StatusCode, Err: failed})
-	return failed
-}
-
 // begin notes that an attempt starts, to be canceled by cancel. It returns false if the client was shut down.
 func (c *Client) begin(o *outgoing, cancel context.CancelFunc) bool {
 	c.mu.Lock()

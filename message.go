@@ -20,12 +20,12 @@ import (
 // outgoing is a message on its way: what is sent, and the run of attempts it is in.
 type outgoing struct {
 	wire.Message
-	id       string
-	config   sendConfig
-	row      *FailedMessage // the row it comes from; nil if it comes from a caller
-	claim    *claim         // what is held of the row; nil without one
-	mayBeRow bool           // what was sent by a caller has become a row, or may have
-	stream   bool           // for Transport: redirects are the caller's to follow, a 2xx body its to read
+	id     string
+	config sendConfig
+	row    *FailedMessage // the row it comes from; nil if it comes from a caller
+	claim  *claim         // what is held of the row; nil without one
+	tried  *claim         // with which it became a row before it was delivered, or may have; nil: it did not
+	stream bool           // for Transport: redirects are the caller's to follow, a 2xx body its to read
 
 	trace  wire.Trace
 	sent   *http.Request      // the last one, signed

@@ -128,7 +128,7 @@ func TestTheMessageOfANotSavedErrorSurvivesEncoding(t *testing.T) {
 		db := testdb.Open(t, dsn)
 		healthy := newClient(t, db)
 		faulty, plan := openFaulty(t, db, dsn)
-		c, err := hermes.New(faulty, hermes.WithSaveTimeout(50*time.Millisecond), hermes.WithMaxRetryAttempts(1),
+		c, err := hermes.New(faulty, hermes.WithSaveTimeout(time.Second), hermes.WithMaxRetryAttempts(1),
 			hermes.WithRetryInterval(0), hermes.WithSender("s"))
 		require.NoError(t, err)
 		plan.plan(fault{at: 1, onwards: true, applied: true}) // it says no and does it

@@ -65,9 +65,10 @@ func (s *store) query(ctx context.Context, e expr) ([]*FailedMessage, error) {
 	}
 	defer rows.Close()
 	var msgs []*FailedMessage
+	var r scannedRow
+	targets := r.targets()
 	for rows.Next() {
-		var r scannedRow
-		if err := rows.Scan(r.targets()...); err != nil {
+		if err := rows.Scan(targets...); err != nil {
 			return nil, err
 		}
 		msgs = append(msgs, r.message())

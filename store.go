@@ -3,6 +3,7 @@ package hermes
 import (
 	"bytes"
 	"context"
+	databasesql "database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,7 +93,7 @@ const columns = "id, created_at, updated_at, sender, method, url, host, host_ove
 type scannedRow struct {
 	msg                                       FailedMessage
 	created, updated, next, notAfter, claimed dialect.ScanTime
-	header                                    []byte
+	header                                    databasesql.RawBytes // good until the next row
 	kind, metadata, schedule, attemptLog      string
 }
 
@@ -103,8 +104,10 @@ func (r *scannedRow) targets() []any {
 		&r.next, &r.schedule, &r.notAfter, &m.Claims, &m.ClaimToken, &r.claimed, &m.ClaimedBy, &r.attemptLog}
 }
 
+// message returns what was scanned; r can be scanned into again.
 func (r *scannedRow) message() *FailedMessage {
-	m := &r.msg
+	m := new(FailedMessage)
+	*m = r.msg
 	m.CreatedAt, m.UpdatedAt = r.created.Time, r.updated.Time
 	m.NextAttemptAt, m.NotAfter, m.ClaimedUntil = r.next.Ptr(), r.notAfter.Ptr(), r.claimed.Ptr()
 	m.FailureKind = FailureKind(r.kind)
@@ -114,8 +117,8 @@ func (r *scannedRow) message() *FailedMessage {
 		fromJSON("attempt_log", r.attemptLog, &m.AttemptLog))
 	if err != nil {
 		m.unreadable = fmt.Errorf("%w: %s: %w", ErrUnreadable, m.ID, err)
-	} else if _, err := m.NewRequest(context.Background()); err != nil {
-		m.unreadable = err
+	} else {
+		_, m.unreadable = m.newTemplate()
 	}
 	return m
 }

@@ -54,7 +54,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if isSentOn(r.StatusCode) {
 			r.open.Request = o.sent // it has the key, for the next hop
 		}
-		if o.mayBeRow {
+		if o.tried != nil {
 			c.settleRow(ctx, o, r)
 		}
 		return r.open, nil // a redirect for the client above
