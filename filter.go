@@ -35,7 +35,7 @@ type Filter struct {
 // StatusRange is a range of statuses, both ends inclusive.
 type StatusRange struct{ Min, Max int }
 
-// Everything matches every row, and says so: Reschedule refuses a filter that has no condition by oversight.
+// Everything matches every row, and says so: Purge and Reschedule refuse a filter that has no condition by oversight.
 func Everything() Filter { return Filter{everything: true} }
 
 // MoreThanOneDayOld matches what was saved more than 24 hours ago.

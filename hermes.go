@@ -14,17 +14,21 @@
 // saved through GORM, in PostgreSQL or SQLite, with all that is needed to send it again. The [Response] tells how it went,
 // and [Response.Err] why it failed.
 //
+// A process that is killed loses what was not a row by then: [WithDurability] says when a message becomes one.
+// [Client.Enqueue] makes a message a row without sending it, in a transaction of the caller's if need be.
+//
 // Who disagrees with what a status means sets a [Policy]; [RetryStatus] is the common one.
 //
 // # Retrying
 //
-// The library starts no job. A job of one's own gathers what is due and retries it, see the example of
-// [Client.GatherFailedMessagesForRetry]: gathered rows are claimed, so that any number of instances can run the same
-// job at once, and no message is sent by two of them at a time. A message that is delivered leaves the table.
+// The library starts no job. A job of one's own calls [Client.RetryAll], which makes a pass over what is due, or gathers
+// rows and retries them one by one, see the example of [Client.GatherFailedMessagesForRetry]. Rows are claimed, so that any
+// number of instances can run the same job at once, and no message is sent by two of them at a time. A message that is
+// delivered leaves the table.
 //
 // A row is due at once when it is saved, and after each retry that failed by [WithRedeliveryBackoff], or by its own
 // [Schedule]; a receiver's Retry-After postpones it. Each row has one [State]: due, waiting, claimed, invalid, exhausted.
-// What is invalid or exhausted stays until a person decides: [Client.Reschedule] or [Client.PurgeMessage].
+// What is invalid or exhausted stays until a person decides: [Client.Reschedule] or [Client.Purge].
 //
 // # Looking
 //
@@ -155,8 +159,9 @@ func Migrations(dialectName string) ([]Migration, error) {
 // outlast the context's deadline is not begun.
 //
 // Errors: ErrInvalidMessage and ErrBodyTooLarge, before anything is sent; ErrShutdown; the context's error;
-// *NotSavedError, with the message in it, if the store did not take it within WithSaveTimeout; and with
-// SaveOnFailure(false), *SendError.
+// *NotSavedError, with the message in it, if the store did not take it within WithSaveTimeout; with SaveOnFailure(false),
+// *SendError; ErrClaimLost if this process was held up for longer than WithClaimTTL while it sent a message that was a
+// row already (WithDurability), and the row is gone since: delivered by another instance, or purged.
 //
 // req's body is read first, kept in memory (WithMaxBodyBytes) and closed. req is not modified and not used after the
 // return.
