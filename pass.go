@@ -134,7 +134,7 @@ func (p *pass) next() (*sending, chan<- *sending) {
 // stop ends the pass: nothing more is sent, and what was not is given back.
 func (p *pass) stop(why error) {
 	p.err = errors.Join(p.err, why)
-	p.unsaved = append(p.unsaved, p.hosts.giveUpAll()...)
+	p.unsaved = append(p.unsaved, p.hosts.emptyAll()...)
 }
 
 func (p *pass) isOver() bool {
@@ -148,8 +148,8 @@ func (p *pass) isOver() bool {
 func (p *pass) attemptEnded(s *sending) {
 	p.inFlight--
 	p.unsaved = append(p.unsaved, s)
-	if released := p.hosts.ended(s); len(released) > 0 {
-		p.unsaved = append(p.unsaved, released...)
+	if p.hosts.ended(s) {
+		p.unsaved = append(p.unsaved, p.hosts.giveUp(s.msg.Host)...)
 		p.claims.giveUp(s.msg.Host)
 	}
 }
@@ -176,8 +176,10 @@ func (p *pass) take(r claimResult) {
 		p.stop(r.err)
 	}
 	for _, lost := range r.lost {
-		p.c.claimLost(p.ctx, lost.msg.ID)
-		p.hosts.drop(lost)
+		if p.hosts.drop(lost) { // else it is on its way, or settled by now
+			p.claims.settled(lost)
+			p.c.claimLost(p.ctx, lost.msg.ID)
+		}
 	}
 	for _, s := range p.claims.noted(r) {
 		if p.err != nil || !p.hosts.add(s) {

@@ -11,7 +11,7 @@ const (
 	// renewalCheck is how often claims are looked after.
 	renewalCheck = time.Second
 	// firstBatch is how many rows are claimed first, while it is not known how large they are.
-	firstBatch = 64
+	firstBatch = 16
 	// batchBytes is how many bytes of bodies a batch should not exceed.
 	batchBytes = 16 << 20
 )

@@ -102,8 +102,8 @@ func (h *hosts) sent(s *sending) {
 	h.line(to)
 }
 
-// ended notes that a row's attempt has ended. It returns the rows of a host that is given up now.
-func (h *hosts) ended(s *sending) []*sending {
+// ended notes that a row's attempt has ended. It tells whether its host is to be given up now.
+func (h *hosts) ended(s *sending) bool {
 	to := h.byName[s.msg.Host]
 	to.inFlight--
 	switch {
@@ -113,15 +113,21 @@ func (h *hosts) ended(s *sending) []*sending {
 	case isOfHost(s.result.kind):
 		to.failures++
 	}
-	if to.failures >= deadAfter && !to.dead {
-		to.dead = true
-		return h.empty(to)
+	if to.dead || to.failures >= deadAfter {
+		return !to.dead
 	}
 	h.line(to)
-	if to.inFlight == 0 && len(to.queue) == 0 && !to.waits && !to.dead && to.failures == 0 && to.limiter == nil {
+	if to.inFlight == 0 && len(to.queue) == 0 && !to.waits && to.failures == 0 && to.limiter == nil {
 		delete(h.byName, to.name) // there may be very many
 	}
-	return nil
+	return false
+}
+
+// giveUp takes no more rows of a host, and returns those it has.
+func (h *hosts) giveUp(name string) []*sending {
+	to := h.byName[name]
+	to.dead = true
+	return h.empty(to)
 }
 
 // isOfHost tells of a failure without an answer whether its host is to blame.
@@ -133,16 +139,18 @@ func isOfHost(kind FailureKind) bool {
 	return true
 }
 
-// drop takes out a row that is another's now.
-func (h *hosts) drop(s *sending) {
+// drop takes out a row that is another's now. It returns false if it is not queued.
+func (h *hosts) drop(s *sending) bool {
 	from := h.byName[s.msg.Host]
 	if from == nil {
-		return
+		return false
 	}
-	if i := slices.Index(from.queue, s); i >= 0 {
+	i := slices.Index(from.queue, s)
+	if i >= 0 {
 		from.queue = slices.Delete(from.queue, i, i+1)
 		h.queued--
 	}
+	return i >= 0
 }
 
 func (h *hosts) empty(from *host) []*sending {
@@ -152,8 +160,8 @@ func (h *hosts) empty(from *host) []*sending {
 	return all
 }
 
-// giveUpAll empties all queues.
-func (h *hosts) giveUpAll() []*sending {
+// emptyAll empties all queues.
+func (h *hosts) emptyAll() []*sending {
 	var all []*sending
 	for _, from := range h.byName {
 		all = append(all, h.empty(from)...)
