@@ -38,7 +38,7 @@ type FailedMessage struct {
 
 	StatusCode    int         `gorm:"not null;size:32"` // of the last attempt; 0: no answer
 	Attempts      int         `gorm:"not null;size:32"` // ever
-	Retries       int         `gorm:"not null;size:32"` // runs of RetryMessage that failed
+	Retries       int         `gorm:"not null;size:32"` // by RetryMessage or RetryAll, that failed
 	FailureKind   FailureKind `gorm:"not null"`         // "" until an attempt failed
 	LastError     string      `gorm:"not null"`         // redacted
 	Retryable     bool        `gorm:"not null"`

@@ -120,7 +120,7 @@ func refuseBad(t *testing.T, db *gorm.DB) {
 
 func TestABadRowFailsNoOther(t *testing.T) {
 	eachFaulty(t, func(t *testing.T, healthy *hermes.Client, db, faulty *gorm.DB, plan *faults) {
-		c := impatient(t, faulty, hermes.WithSaveTimeout(time.Second))
+		c := impatient(t, faulty, hermes.WithSaveTimeout(400*time.Millisecond))
 		refuseBad(t, db)
 		for _, at := range []int{0, 1, 19} { // alone, first of the others, last
 			msgs, works := make([]*hermes.FailedMessage, 20), make([]func() error, 20)
@@ -193,7 +193,7 @@ func TestNobodyIsLeftWaiting(t *testing.T) {
 		for range 16 {
 			group.Go(func() {
 				for range 20 {
-					ctx, cancel := context.WithTimeout(context.Background(), rand.N(8*time.Millisecond))
+					ctx, cancel := context.WithTimeout(context.Background(), rand.N(30*time.Millisecond))
 					m := sample()
 					err := c.Save(ctx, m)
 					cancel()
@@ -290,7 +290,7 @@ func TestFault21_TheNthCallFailsWhileManySend(t *testing.T) {
 					for next.at = 1; ; next.at++ {
 						plan.plan(next)
 						sendMany(t, c, healthy, next.onwards)
-						if t.Failed() || plan.made() < next.at || next.onwards && next.at > 8 {
+						if t.Failed() || plan.made() < next.at || next.onwards && next.at > 4 {
 							return
 						}
 						exec(t, db, "DELETE FROM failed_message")

@@ -8,7 +8,8 @@ import (
 )
 
 // Hooks are functions that are called as things happen, by the goroutine to which they happen: they must be quick and
-// safe for concurrent use. A nil one costs nothing. A panic in one is logged and changes nothing.
+// safe for concurrent use. A nil one costs nothing. A panic in one is logged and changes nothing. Their context is the
+// request's, or that of RetryMessage or RetryAll: what a caller puts there for a hook to find, it finds.
 type Hooks struct {
 	// AttemptStart is called before each attempt. The context it returns is the attempt's, nil keeps the given one; it
 	// must descend from the given one.
@@ -34,7 +35,7 @@ type AttemptStartInfo struct {
 	Method, URL string // URL redacted
 	Host        string
 	Number      int  // from 1, within this call
-	Retry       bool // by RetryMessage
+	Retry       bool // of a row
 }
 
 // AttemptDoneInfo tells how an attempt ended.
@@ -54,7 +55,7 @@ type DeliveredInfo struct {
 	Host       string
 	StatusCode int
 	Attempts   int  // by this call
-	Retry      bool // by RetryMessage: its row is about to go
+	Retry      bool // of a row: it is about to go
 }
 
 // SavedInfo tells of a message that is a row.
@@ -65,7 +66,7 @@ type SavedInfo struct {
 	Kind       FailureKind
 	Outcome    Outcome
 	Attempts   int  // by this call
-	Retry      bool // by RetryMessage: the row was there before
+	Retry      bool // of a row that was there before
 }
 
 // NotSavedInfo tells of a message that was neither delivered nor saved.

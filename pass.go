@@ -89,12 +89,18 @@ func (p *pass) run() error {
 
 // step waits for the next thing to happen.
 func (p *pass) step(renewal <-chan time.Time, done *<-chan struct{}, stopped *chan struct{}) {
-	next, work := p.next()
+	var next *sending
+	var work chan<- *sending
 	var wake <-chan time.Time
-	if next == nil {
-		timer, stop := p.hosts.wake()
-		defer stop()
-		wake = timer
+	if p.canSend() {
+		if next = p.hosts.next(time.Now()); next != nil {
+			next.claim.until = next.batch.until
+			work = p.work
+		} else {
+			timer, stop := p.hosts.wake()
+			defer stop()
+			wake = timer
+		}
 	}
 	select {
 	case work <- next:
@@ -118,17 +124,9 @@ func (p *pass) step(renewal <-chan time.Time, done *<-chan struct{}, stopped *ch
 	}
 }
 
-// next returns the row to be sent next, and where to; none, and nowhere, if there is none at the moment.
-func (p *pass) next() (*sending, chan<- *sending) {
-	if p.err != nil || p.inFlight >= p.opts.Concurrency || len(p.unsaved) > 4*p.opts.BatchSize {
-		return nil, nil
-	}
-	s := p.hosts.next(time.Now())
-	if s == nil {
-		return nil, nil
-	}
-	s.claim.until = s.batch.until
-	return s, p.work
+// canSend tells whether a worker is free, and what has ended is recorded about as fast as it ends.
+func (p *pass) canSend() bool {
+	return p.err == nil && p.inFlight < p.opts.Concurrency && len(p.unsaved) <= 4*p.opts.BatchSize
 }
 
 // stop ends the pass: nothing more is sent, and what was not is given back.

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestREADMEShowsCodeThatCompiles: every Go block of the README that is longer than three lines stands in a Go file too.
-func TestREADMEShowsCodeThatCompiles(t *testing.T) {
+// TestDocsShowCodeThatCompiles: every Go block of the README that is longer than three lines stands in a Go file too.
+func TestDocsShowCodeThatCompiles(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)

@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	db, err := gorm.Open(sqlite.Open("hermes.db?_journal_mode=WAL&_txlock=immediate"))
+	db, err := gorm.Open(sqlite.Open("hermes.db?_journal_mode=WAL&_synchronous=FULL&_txlock=immediate"))
 	check(err)
 	client, err := hermes.New(db)
 	check(err)
