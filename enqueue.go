@@ -13,7 +13,10 @@ import (
 //
 // With tx, a transaction of the caller's on the client's database, the row is written in it: it is there if and only if
 // tx is committed, together with whatever else is (an outbox). An error leaves tx to be rolled back. With a nil tx the
-// row is written at once, together with others that are saved at the same time, and Enqueue returns when it is committed.
+// row is written at once, together with others that are saved at the same time, and Enqueue returns when it is committed;
+// on SQLite not from within a transaction, which has the lock that this waits for.
+//
+// Each call makes a row of its own, also with an IdempotencyKey that another row has: the receiver tells them apart.
 //
 // The message is due at the given time; by the zero time, after the first delay of its Schedule, or now.
 //

@@ -12,11 +12,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDocsShowCodeThatCompiles: every Go block of the README that is longer than three lines stands in a Go file too.
+// TestDocsShowCodeThatCompiles: every Go block of the README and of docs that is longer than three lines stands in a Go
+// file too.
 func TestDocsShowCodeThatCompiles(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("README.md")
+	pages, err := filepath.Glob("docs/*.md")
 	require.NoError(t, err)
+	var text strings.Builder
+	for _, page := range append(pages, "README.md") {
+		content, err := os.ReadFile(page)
+		require.NoError(t, err)
+		text.Write(content)
+	}
 	var sources strings.Builder
 	require.NoError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" {
@@ -26,7 +33,7 @@ func TestDocsShowCodeThatCompiles(t *testing.T) {
 		sources.Write(text)
 		return err
 	}))
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(text.String(), -1)
 	require.NotEmpty(t, blocks)
 	for _, block := range blocks {
 		if strings.Count(block[1], "\n") > 3 {

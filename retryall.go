@@ -12,7 +12,7 @@ import (
 type RetryOptions struct {
 	Filter      Filter  // among those due
 	Concurrency int     // attempts at a time; 0: 64
-	PerHost     int     // of them to one host; 0: 16
+	PerHost     int     // of them to one host, by this pass; 0: 16
 	BatchSize   int     // rows claimed at a time, at most; 0: 500
 	RatePerHost float64 // attempts begun per second to one host, by this pass; 0: as many as there can be
 
@@ -48,18 +48,19 @@ func (o *RetryOptions) setDefaults() error {
 	return errors.Join(errs...)
 }
 
-// RetryAll makes one pass over the rows of this client's WithSender that were due when it started: one attempt for each,
-// those due longest first, many at a time. What is delivered is deleted, what failed is recorded and due again later,
+// RetryAll makes one pass over the rows of this client's WithSender that were due when it started: one attempt for each
+// (WithMaxRetryAttempts does not count), those due longest first, many at a time. What is delivered is deleted, what failed is recorded and due again later,
 // not within the pass. Any number of instances may make passes at the same time: rows are claimed in batches, and the
 // claims kept as long as they are needed.
 //
-// A host that is slow or dead does not hold up the others: PerHost bounds what it takes of the pass, and after a few
-// failures to get any answer from it, one after the other, its rows are given back, without an attempt counted for
-// those that were not sent. Memory does not grow with the number of rows: at most two batches are held, and less of rows
+// A host that is slow or dead does not hold up the others: PerHost bounds what it takes of the pass, and after five
+// attempts, one after the other, to which it gave no answer, its rows are given back, without an attempt counted for those
+// that were not sent. They stay due: the next pass tries it again. Memory does not grow with the number of rows: at most two batches are held, and less of rows
 // with large bodies.
 //
 // When ctx ends, attempts in flight are canceled and recorded, and rows not yet sent are given back; the error is ctx's.
-// After Shutdown, attempts in flight may finish first; the error is ErrShutdown. If the database does not answer for
+// After Shutdown, attempts in flight may finish first; the error is ErrShutdown, which for a job is no failure: a service
+// that is told to end calls Shutdown and leaves ctx alone. If the database does not answer for
 // WithSaveTimeout the pass ends with its error: what was delivered but could not be deleted is sent again when its claim
 // has run out, with the same idempotency key. The summary is right in every case.
 //
