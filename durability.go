@@ -13,7 +13,8 @@ const (
 	// and a process that is killed loses what it was sending or waiting to send again.
 	SaveAfterRetries Durability = iota
 	// SaveBeforeRetries saves a message when its first attempt has failed, and deletes the row when another succeeds. A
-	// process that is killed loses what it was sending for the first time.
+	// process that is killed loses what it was sending for the first time, and what the database did not take within
+	// WithSaveTimeout: that goes on being sent, and is saved before the next wait, or in the end.
 	SaveBeforeRetries
 	// SaveBeforeSend saves a message before its first attempt, and deletes the row when it is delivered. A process that
 	// is killed loses nothing; what it was sending is sent again, with the same idempotency key.
