@@ -46,11 +46,11 @@ func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOp
 	if limit <= 0 {
 		limit = defaultGatherLimit
 	}
-	msgs, err := c.gather(ctx, dueRows{filter: opts.Filter}, limit)
+	msgs, err := c.gather(ctx, dueRows{filter: opts.Filter}, limit, uuidv7.New())
 	if err != nil || len(msgs) > 0 {
 		return msgs, err
 	}
-	return c.gather(ctx, dueRows{filter: opts.Filter, suspect: true}, 1)
+	return c.gather(ctx, dueRows{filter: opts.Filter, suspect: true}, 1, uuidv7.New())
 }
 
 // dueRows says which of the rows that are due to claim.
@@ -59,15 +59,16 @@ type dueRows struct {
 	suspect  bool           // only those that are suspect; else only those that are not
 	since    time.Time      // due by this time, by the database's clock; zero: by now
 	after    *FailedMessage // behind this one, in the order in which rows are due; nil: from the first on
+	again    bool           // that one included
+	host     string         // "": any
 	notHosts []string
 }
 
 // gather claims until it has rows to return, or there are none: those that are claimed and found to be of no use do not
-// stand in the way of others.
-func (c *Client) gather(ctx context.Context, which dueRows, limit int) ([]*FailedMessage, error) {
+// stand in the way of others. Repeated with the same proof, it also returns what it claimed while its answer got lost.
+func (c *Client) gather(ctx context.Context, which dueRows, limit int, proof string) ([]*FailedMessage, error) {
+	own := token(proof)
 	for {
-		proof := uuidv7.New()
-		own := token(proof)
 		found, err := c.claimDue(ctx, which, limit, own)
 		if err != nil {
 			return nil, fmt.Errorf("hermes: gathering: %w", err)
@@ -132,15 +133,23 @@ func (c *Client) claimDue(ctx context.Context, which dueRows, limit int, token s
 	if which.suspect {
 		suspicion = ">="
 	}
+	held := sql("claim_token = ", arg(token))
 	where := append(s.conditions(which.filter),
 		sql("sender = ", arg(c.sender)),
 		sql("next_attempt_at <= ", s.timeOr(&which.since, s.now())),
 		expr{text: "retryable"},
-		s.unclaimed(),
+		sql("(", s.unclaimed(), " OR ", held, ")"),
 		sql("claims "+suspicion+" ", arg(suspectClaims)),
 	)
 	if which.after != nil {
-		where = append(where, sql("(next_attempt_at, id) > (", s.time(*which.after.NextAttemptAt), ", ", arg(which.after.ID), ")"))
+		behind := " > "
+		if which.again {
+			behind = " >= "
+		}
+		where = append(where, sql("(next_attempt_at, id)"+behind+"(", s.time(*which.after.NextAttemptAt), ", ", arg(which.after.ID), ")"))
+	}
+	if which.host != "" {
+		where = append(where, sql("host = ", arg(which.host)))
 	}
 	if len(which.notHosts) > 0 {
 		where = append(where, sql("NOT ", in(s, "host", which.notHosts)))
@@ -152,7 +161,7 @@ func (c *Client) claimDue(ctx context.Context, which dueRows, limit int, token s
 	return s.query(ctx, sql(
 		"WITH chosen AS MATERIALIZED (SELECT id FROM failed_message WHERE ", list(where, " AND "),
 		" ORDER BY next_attempt_at, id LIMIT ", arg(limit), " ", s.dialect.LockRows(), ")",
-		" UPDATE failed_message SET ", c.claimSet(token, expr{text: "FALSE"}),
+		" UPDATE failed_message SET ", c.claimSet(token, held),
 		" WHERE id IN (SELECT id FROM chosen) RETURNING "+columns))
 }
 
@@ -200,17 +209,16 @@ func (c *Client) Release(ctx context.Context, msgs ...*FailedMessage) error {
 		}
 	}
 	for token, ids := range byToken {
-		if err := c.release(ctx, token, ids); err != nil {
+		if _, err := c.release(ctx, token, ids); err != nil {
 			return fmt.Errorf("hermes: releasing: %w", err)
 		}
 	}
 	return nil
 }
 
-func (c *Client) release(ctx context.Context, token string, ids []string) error {
-	_, err := c.store.exec(ctx, sql("UPDATE failed_message SET "+free+", claims = CASE WHEN claims > 0 THEN claims - 1 ELSE 0 END",
+func (c *Client) release(ctx context.Context, token string, ids []string) (int64, error) {
+	return c.store.exec(ctx, sql("UPDATE failed_message SET "+free+", claims = CASE WHEN claims > 0 THEN claims - 1 ELSE 0 END",
 		" WHERE claim_token = ", arg(token), " AND ", in(c.store, "id", ids)))
-	return err
 }
 
 // claim is what a call holds of a row.

@@ -29,8 +29,8 @@ func (c *Client) deliver(ctx context.Context, o *outgoing) (*result, error) {
 			return nil, ErrShutdown
 		}
 		unsent := &result{Response: &Response{Outcome: Retryable}}
-		if err := c.hold(ctx, o, unsent); err != nil {
-			return nil, c.notSaved(ctx, o, unsent, nil, err)
+		if msg, err := c.hold(ctx, o, unsent); err != nil {
+			return nil, c.notSaved(ctx, o, msg, nil, err)
 		}
 	}
 	r := c.run(ctx, o, 1+c.maxRetryAttempts)
@@ -46,16 +46,16 @@ func (c *Client) deliver(ctx context.Context, o *outgoing) (*result, error) {
 
 // hold makes a message a row that is claimed, so that no job takes it while it is being sent. What was tried before may
 // have succeeded: it is tried again with the same claim.
-func (c *Client) hold(ctx context.Context, o *outgoing, r *result) error {
+func (c *Client) hold(ctx context.Context, o *outgoing, r *result) (*FailedMessage, error) {
 	msg, when := c.newFailedMessage(o, r)
 	if o.tried == nil {
 		o.tried = c.newClaim(o.id)
 	}
 	if err := c.save(ctx, msg, when, o.tried); err != nil {
-		return err
+		return msg, err
 	}
 	o.claim = o.tried
-	return nil
+	return msg, nil
 }
 
 // holdForRetries makes a message a row before it waits to be sent again. If that fails it goes on without, and tries
@@ -64,7 +64,7 @@ func (c *Client) holdForRetries(ctx context.Context, o *outgoing, r *result) {
 	if c.durability != SaveBeforeRetries || o.config.noSave || o.row != nil || o.claim != nil {
 		return
 	}
-	if err := c.hold(ctx, o, r); err != nil {
+	if _, err := c.hold(ctx, o, r); err != nil {
 		c.logger.LogAttrs(ctx, slog.LevelWarn, "hermes: message could not be saved before it is retried", slog.String("id", o.id),
 			slog.String("error", o.errorText(err)))
 	}

@@ -54,7 +54,7 @@ func (c *Client) Enqueue(ctx context.Context, tx *gorm.DB, req *http.Request, at
 		return msg, nil
 	}
 	if err := c.saves.insert(ctx, row); err != nil {
-		return nil, &NotSavedError{Message: msg, Err: err, text: o.errorText(err)}
+		return nil, c.notSaved(ctx, o, msg, nil, err)
 	}
 	return msg, nil
 }
@@ -79,6 +79,7 @@ func (c *Client) insertInto(ctx context.Context, tx *gorm.DB, row *newRow) error
 // on returns the store as it is seen on tx's connection.
 func (s *store) on(ctx context.Context, tx *gorm.DB) *store {
 	other := *s
+	other.inTransaction = true
 	other.db = s.db.WithContext(ctx) // with a statement of its own
 	other.db.Statement.ConnPool = tx.Statement.ConnPool
 	return &other

@@ -54,13 +54,13 @@ func TestFault19_NothingGetsIntoTheStore(t *testing.T) {
 				r := newReceiver(t, statuses(503))
 				var lost []*hermes.FailedMessage
 				t.Run("broken", func(t *testing.T) {
-					db := broken(t, testdb.Open(t, dsn), dsn)
+					db, brief := broken(t, testdb.Open(t, dsn), dsn), hermes.WithSaveTimeout(200*time.Millisecond)
 					for mode, durability := range durabilities {
-						c := impatient(t, db, hermes.WithDurability(durability), hermes.WithMaxRetryAttempts(1))
+						c := impatient(t, db, hermes.WithDurability(durability), hermes.WithMaxRetryAttempts(1), brief)
 						_, err := c.SendMessage(post(t, r.URL, mode))
 						lost = append(lost, fromNotSaved(t, err))
 					}
-					c := impatient(t, db)
+					c := impatient(t, db, brief)
 					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 					defer cancel()
 					start := time.Now()

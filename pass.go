@@ -41,6 +41,7 @@ type sending struct {
 	o      *outgoing
 	result *result // nil: it was not sent
 	err    error   // it was not sent, and is not to be given back
+	later  bool    // given back, to be claimed again by this pass
 }
 
 func newPass(ctx context.Context, c *Client, opts RetryOptions) *pass {
@@ -59,6 +60,9 @@ func newPass(ctx context.Context, c *Client, opts RetryOptions) *pass {
 	}
 }
 
+// lookInterval is how often a pass looks for claims to renew and for hosts that have become slow.
+const lookInterval = 100 * time.Millisecond
+
 func (p *pass) run() error {
 	if err := p.claims.begin(p.ctx); err != nil {
 		return fmt.Errorf("hermes: beginning a pass: %w", err)
@@ -74,8 +78,8 @@ func (p *pass) run() error {
 			}
 		})
 	}
-	renewal := time.NewTicker(renewalCheck)
-	defer renewal.Stop()
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
 	done, stopped := p.ctx.Done(), p.c.stopped
 	for {
 		p.claim()
@@ -83,12 +87,12 @@ func (p *pass) run() error {
 		if p.isOver() {
 			return p.err
 		}
-		p.step(renewal.C, &done, &stopped)
+		p.step(look.C, &done, &stopped)
 	}
 }
 
 // step waits for the next thing to happen.
-func (p *pass) step(renewal <-chan time.Time, done *<-chan struct{}, stopped *chan struct{}) {
+func (p *pass) step(look <-chan time.Time, done *<-chan struct{}, stopped *chan struct{}) {
 	var next *sending
 	var work chan<- *sending
 	var wake <-chan time.Time
@@ -113,8 +117,9 @@ func (p *pass) step(renewal <-chan time.Time, done *<-chan struct{}, stopped *ch
 	case r := <-p.recorded:
 		p.note(r)
 	case <-wake:
-	case <-renewal:
+	case now := <-look:
 		p.claims.renewal = true
+		p.slowDown(now)
 	case <-*done:
 		*done = nil
 		p.stop(p.ctx.Err())
@@ -139,7 +144,7 @@ func (p *pass) isOver() bool {
 	if p.claiming || p.recording || p.inFlight > 0 || len(p.unsaved) > 0 {
 		return false
 	}
-	return p.err != nil || p.hosts.queued == 0 && p.claims.areDone
+	return p.err != nil || p.hosts.queued == 0 && p.claims.areDone()
 }
 
 // attemptEnded notes that a worker is done with a row.
@@ -152,12 +157,23 @@ func (p *pass) attemptEnded(s *sending) {
 	}
 }
 
+// slowDown gives back what a slow host need not keep: its rows are claimed apart from now on.
+func (p *pass) slowDown(now time.Time) {
+	for host, rest := range p.hosts.slowDown(now) {
+		for _, s := range rest {
+			s.later = true
+		}
+		p.unsaved = append(p.unsaved, rest...)
+		p.claims.setApart(host, rest[0].msg)
+	}
+}
+
 // claim asks for more rows, or for more time, in good time before they are needed.
 func (p *pass) claim() {
 	if p.claiming || p.err != nil {
 		return
 	}
-	job := p.claims.next(&p.hosts, p.inFlight+len(p.unsaved) == 0 && !p.recording, p.inFlight < p.opts.Concurrency)
+	job := p.claims.next(&p.hosts, p.inFlight+len(p.unsaved) == 0 && !p.recording)
 	if job == nil {
 		return
 	}
@@ -206,6 +222,9 @@ func (p *pass) note(r recordResult) {
 	p.summary.Released += r.Released
 	for _, s := range r.group {
 		p.claims.settled(s)
+		if s.later {
+			p.hosts.left(s)
+		}
 	}
 	if r.err != nil {
 		p.stop(r.err)

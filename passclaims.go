@@ -3,140 +3,128 @@ package hermes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
+
+	"github.com/hermeshttp/hermes/internal/uuidv7"
 )
 
 const (
-	// renewalCheck is how often claims are looked after.
-	renewalCheck = time.Second
 	// firstBatch is how many rows are claimed first, while it is not known how large they are.
 	firstBatch = 16
 	// batchBytes is how many bytes of bodies a batch should not exceed.
 	batchBytes = 16 << 20
 )
 
-// claims are what a pass has claimed, and is yet to claim. It goes through the rows due once, in order; and, while the
-// rows that come next are all of hosts that are busy, ahead through those of other hosts.
+// claims are what a pass has claimed, and is yet to claim. It goes through the rows that are due once, in order; through
+// those of a slow host apart, so that it can keep few of them.
 type claims struct {
 	c     *Client
 	limit int // of the next batch
 	max   int
+	few   int // rows of a slow host
 
-	main, ahead, suspects dueRows
-	noneAhead             bool
-	phase                 phase
-	areDone               bool
+	main     *scan            // nil: it has come to its end, as have the others
+	slow     map[string]*scan // by host
+	suspects *scan
 
-	dead    []string
 	batches map[*batch]struct{}
 	renewal bool // it is time to look whether any must be renewed
 }
 
-type phase int
-
-const (
-	ordinaryRows phase = iota
-	suspectRows
-)
+// scan is a way through the rows that are due.
+type scan struct{ dueRows }
 
 // batch is rows that were claimed together: they share a token.
 type batch struct {
 	token string
+	at    time.Time
 	until time.Time // by this process' clock
 	open  map[*sending]struct{}
 }
 
 type claimResult struct {
-	scan  *dueRows // nil: a renewal
-	msgs  []*FailedMessage
+	scan *scan // nil: a renewal
+	msgs []*FailedMessage
+	renewal
+	err error
+}
+
+type renewal struct {
 	batch *batch
 	until time.Time
 	lost  []*sending
-	err   error
 }
 
 func newClaims(c *Client, opts RetryOptions) claims {
-	return claims{c: c, max: opts.BatchSize, limit: min(opts.BatchSize, firstBatch), batches: map[*batch]struct{}{},
-		main:     dueRows{filter: opts.Filter},
-		ahead:    dueRows{filter: opts.Filter},
-		suspects: dueRows{filter: opts.Filter, suspect: true},
+	return claims{c: c, max: opts.BatchSize, limit: min(opts.BatchSize, firstBatch), few: 2 * opts.PerHost,
+		main:     &scan{dueRows{filter: opts.Filter}},
+		slow:     map[string]*scan{},
+		suspects: &scan{dueRows{filter: opts.Filter, suspect: true}},
+		batches:  map[*batch]struct{}{},
 	}
 }
 
 // begin settles what the pass is over.
 func (cl *claims) begin(ctx context.Context) error {
 	now, err := cl.c.store.clock(ctx)
-	if err != nil {
-		return err
-	}
-	for _, scan := range []*dueRows{&cl.main, &cl.ahead, &cl.suspects} {
-		scan.since = now
-	}
-	return nil
+	cl.main.since, cl.suspects.since = now, now
+	return err
 }
 
 // next returns what is to be asked of the database now: nil, nothing.
-func (cl *claims) next(h *hosts, isIdle, hasRoom bool) func(context.Context) claimResult {
+func (cl *claims) next(h *hosts, isIdle bool) func(context.Context) claimResult {
 	if cl.renewal {
 		if job := cl.renew(); job != nil {
 			return job
 		}
 		cl.renewal = false
 	}
-	switch {
-	case cl.areDone:
-		return nil
-	case cl.phase == suspectRows:
-		if !isIdle || h.queued > 0 {
-			return nil // they are sent alone
-		}
-		return cl.gather(&cl.suspects, 1)
-	case h.queued < cl.limit:
-		return cl.gather(&cl.main, cl.limit)
-	case hasRoom && len(h.ready) == 0 && !cl.noneAhead && h.queued < 4*cl.max:
-		busy := h.waiting()
-		for _, name := range busy {
-			if !slices.Contains(cl.ahead.notHosts, name) {
-				cl.ahead.notHosts = append(cl.ahead.notHosts, name)
-			}
-		}
-		return cl.gather(&cl.ahead, cl.limit)
+	if cl.main != nil && h.wantMore(cl.limit) {
+		return cl.gather(cl.main, cl.limit)
+	}
+	if host := h.nextHungry(); host != "" && cl.slow[host] != nil {
+		return cl.gather(cl.slow[host], min(cl.limit, cl.few))
+	}
+	if cl.suspects != nil && cl.main == nil && len(cl.slow) == 0 && isIdle && h.queued == 0 {
+		return cl.gather(cl.suspects, 1) // they are sent alone
 	}
 	return nil
 }
 
-func (cl *claims) gather(scan *dueRows, limit int) func(context.Context) claimResult {
-	which := *scan
-	which.notHosts = slices.Concat(cl.dead, scan.notHosts)
+func (cl *claims) areDone() bool { return cl.main == nil && len(cl.slow) == 0 && cl.suspects == nil }
+
+func (cl *claims) gather(s *scan, limit int) func(context.Context) claimResult {
+	which := s.dueRows
+	which.notHosts = slices.Clone(s.notHosts)
 	return func(ctx context.Context) claimResult {
-		var msgs []*FailedMessage
-		until := time.Time{}
-		err := cl.c.store.insistently(ctx, func(ctx context.Context) (err error) {
-			until = time.Now().Add(cl.c.claimTTL)
-			msgs, err = cl.c.gather(ctx, which, limit)
+		r := claimResult{scan: s}
+		proof := uuidv7.New()
+		r.err = cl.c.store.insistently(ctx, func(ctx context.Context) (err error) {
+			r.until = time.Now().Add(cl.c.claimTTL)
+			r.msgs, err = cl.c.gather(ctx, which, limit, proof)
 			return err
 		})
-		return claimResult{scan: scan, msgs: msgs, until: until, err: err}
+		return r
 	}
 }
 
-// noted takes in what a claim brought.
+// noted takes in what a claim or a renewal brought.
 func (cl *claims) noted(r claimResult) []*sending {
-	if r.err != nil {
+	switch {
+	case r.err != nil:
 		return nil
-	}
-	if r.scan == nil {
+	case r.scan == nil:
 		r.batch.until = r.until
 		return nil
-	}
-	if len(r.msgs) == 0 {
+	case len(r.msgs) == 0:
 		cl.exhausted(r.scan)
 		return nil
 	}
-	r.scan.after = r.msgs[len(r.msgs)-1]
+	r.scan.after, r.scan.again = r.msgs[len(r.msgs)-1], false
 	cl.adapt(r.msgs)
-	b := &batch{token: token(r.msgs[0].ClaimToken), until: r.until, open: make(map[*sending]struct{}, len(r.msgs))}
+	b := &batch{token: token(r.msgs[0].ClaimToken), at: time.Now(), until: r.until, open: make(map[*sending]struct{}, len(r.msgs))}
 	cl.batches[b] = struct{}{}
 	all := make([]*sending, len(r.msgs))
 	for i, msg := range r.msgs {
@@ -147,14 +135,14 @@ func (cl *claims) noted(r claimResult) []*sending {
 }
 
 // exhausted notes that a scan has come to its end.
-func (cl *claims) exhausted(scan *dueRows) {
-	switch scan {
-	case &cl.ahead:
-		cl.noneAhead = true
-	case &cl.main:
-		cl.phase = suspectRows
-	case &cl.suspects:
-		cl.areDone = true
+func (cl *claims) exhausted(s *scan) {
+	switch s {
+	case cl.main:
+		cl.main = nil
+	case cl.suspects:
+		cl.suspects = nil
+	default:
+		delete(cl.slow, s.host)
 	}
 }
 
@@ -164,11 +152,26 @@ func (cl *claims) adapt(msgs []*FailedMessage) {
 	for _, msg := range msgs {
 		size += len(msg.Body)
 	}
-	cl.limit = max(1, min(cl.max, 2*cl.limit, batchBytes/(size/len(msgs)+1)))
+	cl.limit = max(1, min(cl.max, max(cl.limit, 2*len(msgs)), batchBytes/(size/len(msgs)+1)))
+}
+
+// setApart has a host's rows claimed apart, from this one on.
+func (cl *claims) setApart(host string, first *FailedMessage) {
+	apart := &scan{dueRows{filter: cl.suspects.filter, since: cl.suspects.since, host: host, after: first, again: true}}
+	cl.slow[host] = apart
+	if cl.main != nil {
+		cl.main.notHosts = append(cl.main.notHosts, host)
+	}
 }
 
 // giveUp leaves a host's rows out from now on.
-func (cl *claims) giveUp(host string) { cl.dead = append(cl.dead, host) }
+func (cl *claims) giveUp(host string) {
+	if cl.main != nil && cl.slow[host] == nil {
+		cl.main.notHosts = append(cl.main.notHosts, host)
+	}
+	delete(cl.slow, host)
+	cl.suspects.notHosts = append(cl.suspects.notHosts, host)
+}
 
 // settled notes that a row is done with.
 func (cl *claims) settled(s *sending) {
@@ -195,14 +198,11 @@ func (cl *claims) renew() func(context.Context) claimResult {
 	return nil
 }
 
-// renewBatch keeps the claims of rows, and finds out which of them are another's by now.
+// renewBatch keeps the claims of rows, and finds out which of them are another's by now, or gone.
 func (c *Client) renewBatch(ctx context.Context, b *batch, open map[string]*sending) claimResult {
-	ids := make([]string, 0, len(open))
-	for id := range open {
-		ids = append(ids, id)
-	}
 	s := c.store
-	r := claimResult{batch: b}
+	r := claimResult{renewal: renewal{batch: b}}
+	ids := slices.Collect(maps.Keys(open))
 	var kept []string
 	err := s.insistently(ctx, func(ctx context.Context) (err error) {
 		r.until = time.Now().Add(c.claimTTL)
@@ -217,8 +217,6 @@ func (c *Client) renewBatch(ctx context.Context, b *batch, open map[string]*send
 	for _, id := range kept {
 		delete(open, id)
 	}
-	for _, lost := range open {
-		r.lost = append(r.lost, lost)
-	}
+	r.lost = slices.Collect(maps.Values(open))
 	return r
 }

@@ -11,14 +11,25 @@ import (
 // deadAfter is how many attempts in a row must get no answer for a host to be given up for the rest of a pass.
 const deadAfter = 5
 
+// slowAfter is how long a row waits for its host's turn until the host is called slow.
+const slowAfter = 250 * time.Millisecond
+
 // hosts are the queues of a pass: of each host its rows, and the hosts that may be sent to at the moment in turn.
+//
+// A host whose rows wait long is slow, for the rest of the pass: few of its rows are kept, and all slow hosts together get
+// half of the pass' attempts at a time as long as there are others.
 type hosts struct {
-	perHost int
-	rate    rate.Limit
-	byName  map[string]*host
-	ready   []*host
-	delayed delayedHosts
-	queued  int
+	perHost  int
+	slowMost int // attempts at a time
+	rate     rate.Limit
+	byName   map[string]*host
+	ready    []*host // in turn
+	held     []*host // slow ones that would be ready
+	delayed  delayedHosts
+	hungry   []string // slow ones of which more rows are wanted
+
+	queued, queuedSlow int
+	inFlightSlow       int
 }
 
 type host struct {
@@ -27,14 +38,17 @@ type host struct {
 	inFlight int
 	failures int // attempts without an answer, since the last that got one
 	dead     bool
+	slow     bool
+	leaving  int           // rows that are on their way back into the table
 	limiter  *rate.Limiter // nil: without a limit
 	reserved bool          // the next attempt's time has been asked for
 	from     time.Time     // and is this
-	waits    bool          // it is in ready, or in delayed
+	waits    bool          // it is in ready, held or delayed
 }
 
 func newHosts(opts RetryOptions) hosts {
-	return hosts{perHost: opts.PerHost, rate: rate.Limit(opts.RatePerHost), byName: map[string]*host{}}
+	return hosts{perHost: opts.PerHost, slowMost: max(1, opts.Concurrency/2), rate: rate.Limit(opts.RatePerHost),
+		byName: map[string]*host{}}
 }
 
 // add queues a row. It returns false if its host was given up.
@@ -52,9 +66,17 @@ func (h *hosts) add(s *sending) bool {
 		return false
 	}
 	to.queue = append(to.queue, s)
-	h.queued++
+	h.count(to, 1)
 	h.line(to)
 	return true
+}
+
+// count notes that n more of a host's rows are queued.
+func (h *hosts) count(of *host, n int) {
+	h.queued += n
+	if of.slow {
+		h.queuedSlow += n
+	}
 }
 
 // line puts a host in line if there is something to send to it and it can take it.
@@ -74,31 +96,51 @@ func (h *hosts) line(to *host) {
 	h.ready = append(h.ready, to)
 }
 
+// wantMore tells whether rows should be claimed, a batch being that many: soon there would be none, or all that there are
+// wait for their hosts while others' could be sent.
+func (h *hosts) wantMore(batch int) bool {
+	queued := h.queued - h.queuedSlow
+	return queued < batch || len(h.ready) == 0 && queued < 3*batch
+}
+
 // next returns the row to be sent next, without taking it out of its queue.
 func (h *hosts) next(now time.Time) *sending {
 	for len(h.delayed) > 0 && !h.delayed[0].from.After(now) {
 		h.ready = append(h.ready, heap.Pop(&h.delayed).(*host))
 	}
+	mayBeSlow := h.inFlightSlow < h.slowMost || h.queued == h.queuedSlow
+	if mayBeSlow && len(h.held) > 0 {
+		h.ready = append(h.ready, h.held...)
+		h.held = nil
+	}
 	for len(h.ready) > 0 {
 		first := h.ready[0]
-		if len(first.queue) > 0 {
+		switch {
+		case len(first.queue) == 0: // its rows were given back
+			first.waits = false
+		case first.slow && !mayBeSlow:
+			h.held = append(h.held, first)
+		default:
 			return first.queue[0]
 		}
-		first.waits = false // its rows were dropped
 		h.ready = h.ready[1:]
 	}
 	return nil
 }
 
 // sent notes that the row that next returned is on its way: the host goes to the end of the line.
-func (h *hosts) sent(s *sending) {
+func (h *hosts) sent(_ *sending) {
 	to := h.ready[0]
 	h.ready = h.ready[1:]
 	to.queue[0] = nil
 	to.queue = to.queue[1:]
-	h.queued--
+	h.count(to, -1)
 	to.inFlight++
 	to.waits, to.reserved = false, false
+	if to.slow {
+		h.inFlightSlow++
+		h.feed(to)
+	}
 	h.line(to)
 }
 
@@ -106,6 +148,9 @@ func (h *hosts) sent(s *sending) {
 func (h *hosts) ended(s *sending) bool {
 	to := h.byName[s.msg.Host]
 	to.inFlight--
+	if to.slow {
+		h.inFlightSlow--
+	}
 	switch {
 	case s.result == nil:
 	case s.result.StatusCode != 0:
@@ -117,7 +162,7 @@ func (h *hosts) ended(s *sending) bool {
 		return !to.dead
 	}
 	h.line(to)
-	if to.inFlight == 0 && len(to.queue) == 0 && !to.waits && to.failures == 0 && to.limiter == nil {
+	if to.inFlight == 0 && len(to.queue) == 0 && !to.waits && to.failures == 0 && to.limiter == nil && !to.slow {
 		delete(h.byName, to.name) // there may be very many
 	}
 	return false
@@ -127,7 +172,61 @@ func (h *hosts) ended(s *sending) bool {
 func (h *hosts) giveUp(name string) []*sending {
 	to := h.byName[name]
 	to.dead = true
-	return h.empty(to)
+	return h.keep(to, 0)
+}
+
+// keep leaves that many of a host's rows in its queue, and returns the others.
+func (h *hosts) keep(of *host, n int) []*sending {
+	n = min(n, len(of.queue))
+	rest := slices.Clone(of.queue[n:])
+	clear(of.queue[n:])
+	of.queue = of.queue[:n]
+	h.count(of, -len(rest))
+	return rest
+}
+
+// slowDown looks for hosts that have become slow, and returns what is not to be kept of each.
+func (h *hosts) slowDown(now time.Time) map[string][]*sending {
+	var rest map[string][]*sending
+	few := 2 * h.perHost
+	for name, of := range h.byName {
+		if of.slow || of.dead || len(of.queue) <= few || now.Sub(of.queue[0].batch.at) < slowAfter {
+			continue
+		}
+		of.slow = true
+		h.queuedSlow += len(of.queue)
+		h.inFlightSlow += of.inFlight
+		if rest == nil {
+			rest = map[string][]*sending{}
+		}
+		rest[name] = h.keep(of, few)
+		of.leaving = len(rest[name])
+	}
+	return rest
+}
+
+// left notes that a row of a slow host is back in the table, where it can be claimed again.
+func (h *hosts) left(s *sending) {
+	of := h.byName[s.msg.Host]
+	of.leaving--
+	h.feed(of)
+}
+
+// feed asks for more rows of a slow host.
+func (h *hosts) feed(of *host) {
+	if len(of.queue) < h.perHost && of.leaving == 0 && !of.dead && !slices.Contains(h.hungry, of.name) {
+		h.hungry = append(h.hungry, of.name)
+	}
+}
+
+// nextHungry returns a slow host of which more rows are wanted: "", there is none.
+func (h *hosts) nextHungry() string {
+	if len(h.hungry) == 0 {
+		return ""
+	}
+	name := h.hungry[0]
+	h.hungry = h.hungry[1:]
+	return name
 }
 
 // isOfHost tells of a failure without an answer whether its host is to blame.
@@ -146,38 +245,24 @@ func (h *hosts) drop(s *sending) bool {
 		return false
 	}
 	i := slices.Index(from.queue, s)
-	if i >= 0 {
-		from.queue = slices.Delete(from.queue, i, i+1)
-		h.queued--
+	if i < 0 {
+		return false
 	}
-	return i >= 0
-}
-
-func (h *hosts) empty(from *host) []*sending {
-	all := from.queue
-	from.queue = nil
-	h.queued -= len(all)
-	return all
+	from.queue = slices.Delete(from.queue, i, i+1)
+	h.count(from, -1)
+	if from.slow {
+		h.feed(from)
+	}
+	return true
 }
 
 // emptyAll empties all queues.
 func (h *hosts) emptyAll() []*sending {
 	var all []*sending
-	for _, from := range h.byName {
-		all = append(all, h.empty(from)...)
+	for _, of := range h.byName {
+		all = append(all, h.keep(of, 0)...)
 	}
 	return all
-}
-
-// waiting returns the names of the hosts that have rows queued.
-func (h *hosts) waiting() []string {
-	var names []string
-	for name, to := range h.byName {
-		if len(to.queue) > 0 {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // wake returns a channel that gets a value when the next host's time has come; stop frees it.

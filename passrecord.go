@@ -41,11 +41,13 @@ func (c *Client) recordGroup(ctx context.Context, group []*sending) recordResult
 	r := recordResult{group: group}
 	var delivered []string
 	var failed []*failure
-	unsent := map[string][]string{}
+	unsent, later := map[string][]string{}, map[string][]string{}
 	for _, s := range group {
 		switch {
 		case s.err != nil:
 			r.err = errors.Join(r.err, c.couldNotSend(ctx, s))
+		case s.later:
+			later[s.batch.token] = append(later[s.batch.token], s.msg.ID)
 		case s.result == nil:
 			unsent[s.batch.token] = append(unsent[s.batch.token], s.msg.ID)
 		case s.result.Outcome == Delivered:
@@ -56,7 +58,7 @@ func (c *Client) recordGroup(ctx context.Context, group []*sending) recordResult
 		}
 	}
 	r.err = errors.Join(r.err, c.recordDelivered(ctx, delivered, &r.RetrySummary), c.recordFailed(ctx, failed, &r.RetrySummary),
-		c.recordUnsent(ctx, unsent, &r.RetrySummary))
+		c.recordUnsent(ctx, unsent, &r.Released), c.recordUnsent(ctx, later, new(int64)))
 	for _, s := range group {
 		if s.o != nil {
 			c.end(s.o)
@@ -117,13 +119,17 @@ func (c *Client) recordFailed(ctx context.Context, all []*failure, sum *RetrySum
 	return nil
 }
 
-func (c *Client) recordUnsent(ctx context.Context, byToken map[string][]string, sum *RetrySummary) error {
+func (c *Client) recordUnsent(ctx context.Context, byToken map[string][]string, count *int64) error {
 	for token, ids := range byToken {
-		err := c.store.insistently(context.WithoutCancel(ctx), func(ctx context.Context) error { return c.release(ctx, token, ids) })
+		var n int64
+		err := c.store.insistently(context.WithoutCancel(ctx), func(ctx context.Context) (err error) {
+			n, err = c.release(ctx, token, ids)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		sum.Released += int64(len(ids))
+		*count += n
 	}
 	return nil
 }

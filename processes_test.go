@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	osexec "os/exec"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +61,34 @@ var roles = map[string]func(t *testing.T, c *hermes.Client, r *report) error{
 			}
 		}
 		return nil
+	},
+	"retry all": func(t *testing.T, _ *hermes.Client, r *report) error {
+		sum, err := itsClient(t).RetryAll(context.Background(), hermes.RetryOptions{})
+		r.IDs = append(r.IDs, fmt.Sprint(sum.Delivered, sum.Failed, sum.Released))
+		return err
+	},
+	"send": func(t *testing.T, _ *hermes.Client, r *report) error {
+		mode, err := strconv.Atoi(os.Getenv(modeEnv))
+		require.NoError(t, err)
+		c := itsClient(t, hermes.WithDurability(hermes.Durability(mode)), hermes.WithRetryInterval(time.Minute))
+		_, err = c.SendMessage(post(t, os.Getenv(urlEnv), "hello"))
+		return err
+	},
+	"retry one": func(t *testing.T, _ *hermes.Client, r *report) error {
+		c := itsClient(t, hermes.WithMaxRetryAttempts(1), hermes.WithRequestTimeout(time.Minute), hermes.WithClaimTTL(time.Hour))
+		msgs := gather(t, c, hermes.GatherOptions{})
+		require.Len(t, msgs, 1)
+		_, err := c.RetryMessage(context.Background(), msgs[0])
+		return err
+	},
+	"retry one by one, at a rate": func(t *testing.T, _ *hermes.Client, r *report) error {
+		c := itsClient(t)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		sum, err := c.RetryAll(context.Background(), hermes.RetryOptions{Concurrency: 1, RatePerHost: 50})
+		runtime.ReadMemStats(&after)
+		r.IDs = append(r.IDs, fmt.Sprint(sum.Delivered, after.Mallocs-before.Mallocs))
+		return err
 	},
 }
 

@@ -78,7 +78,8 @@ func (c *Client) Purge(ctx context.Context, f Filter) (int64, error) {
 // clock reads the database's clock.
 func (s *store) clock(ctx context.Context) (time.Time, error) {
 	var now dialect.ScanTime
-	if err := s.db.WithContext(ctx).Raw("SELECT " + s.dialect.Now).Row().Scan(&now); err != nil {
+	err := s.serialized(ctx, func() error { return s.db.WithContext(ctx).Raw("SELECT " + s.dialect.Now).Row().Scan(&now) })
+	if err != nil {
 		return time.Time{}, err
 	}
 	if !now.Valid {

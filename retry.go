@@ -46,7 +46,8 @@ func (c *Client) RetryMessage(ctx context.Context, msg *FailedMessage) (*Respons
 	defer c.end(o)
 	r := c.run(ctx, o, max(1, c.maxRetryAttempts))
 	if r.Attempts == 0 {
-		return nil, errors.Join(ErrShutdown, c.release(context.WithoutCancel(ctx), held.token, []string{held.id}))
+		_, err := c.release(context.WithoutCancel(ctx), held.token, []string{held.id})
+		return nil, errors.Join(ErrShutdown, err)
 	}
 	resp := o.response(r)
 	if r.Outcome == Delivered {

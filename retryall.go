@@ -55,8 +55,8 @@ func (o *RetryOptions) setDefaults() error {
 //
 // A host that is slow or dead does not hold up the others: PerHost bounds what it takes of the pass, and after five
 // attempts, one after the other, to which it gave no answer, its rows are given back, without an attempt counted for those
-// that were not sent. They stay due: the next pass tries it again. Memory does not grow with the number of rows: at most two batches are held, and less of rows
-// with large bodies.
+// that were not sent. They stay due: the next pass tries it again. Memory does not grow with the number of rows: a few
+// batches are held, smaller ones of rows with large bodies, and of a slow host no more than it can be sent soon.
 //
 // When ctx ends, attempts in flight are canceled and recorded, and rows not yet sent are given back; the error is ctx's.
 // After Shutdown, attempts in flight may finish first; the error is ErrShutdown, which for a job is no failure: a service

@@ -21,9 +21,9 @@ func (c *Client) settle(ctx context.Context, o *outgoing, r *result) (*Response,
 		return resp, resp.Err()
 	}
 	if o.tried != nil && o.claim == nil { // it may be a row that says less
-		if err := c.hold(ctx, o, r); err != nil {
+		if msg, err := c.hold(ctx, o, r); err != nil {
 			resp := o.response(r)
-			return resp, c.notSaved(ctx, o, r, resp, err)
+			return resp, c.notSaved(ctx, o, msg, resp, err)
 		}
 	}
 	if o.claim != nil {
@@ -37,7 +37,7 @@ func (c *Client) settleNew(ctx context.Context, o *outgoing, r *result) (*Respon
 	resp := o.response(r)
 	msg, when := c.newFailedMessage(o, r)
 	if err := c.save(ctx, msg, when, nil); err != nil {
-		return resp, c.notSaved(ctx, o, r, resp, err)
+		return resp, c.notSaved(ctx, o, msg, resp, err)
 	}
 	resp.FailedMessageID = o.id
 	c.saved(ctx, o, r)
@@ -53,11 +53,10 @@ func (c *Client) save(ctx context.Context, msg *FailedMessage, when due, held *c
 }
 
 // notSaved is the error of a message that was neither delivered nor, as err says, saved.
-func (c *Client) notSaved(ctx context.Context, o *outgoing, r *result, resp *Response, err error) error {
-	msg, _ := c.newFailedMessage(o, r)
+func (c *Client) notSaved(ctx context.Context, o *outgoing, msg *FailedMessage, resp *Response, err error) error {
 	failed := &NotSavedError{Message: msg, Response: resp, Err: err, text: o.errorText(err)}
 	c.logger.Error("hermes: a message was neither delivered nor saved", "message", msg, "error", failed.text)
-	hook(c, ctx, c.hooks.NotSaved, NotSavedInfo{MessageID: o.id, Host: o.host(), StatusCode: r.StatusCode, Err: failed})
+	hook(c, ctx, c.hooks.NotSaved, NotSavedInfo{MessageID: o.id, Host: o.host(), StatusCode: msg.StatusCode, Err: failed})
 	return failed
 }
 

@@ -2,6 +2,9 @@ package hermes
 
 import (
 	"context"
+	databasesql "database/sql"
+	"errors"
+	"math/rand/v2"
 	"strings"
 	"time"
 )
@@ -52,46 +55,94 @@ func list(parts []expr, separator string) expr {
 }
 
 // exec runs a statement and tells how many rows it touched.
-func (s *store) exec(ctx context.Context, e expr) (int64, error) {
-	result := s.db.WithContext(ctx).Exec(e.text, e.args...)
-	return result.RowsAffected, result.Error
+func (s *store) exec(ctx context.Context, e expr) (touched int64, err error) {
+	err = s.serialized(ctx, func() error {
+		result := s.db.WithContext(ctx).Exec(e.text, e.args...)
+		touched = result.RowsAffected
+		return result.Error
+	})
+	return touched, err
 }
 
 // query runs a statement that returns rows of all columns.
-func (s *store) query(ctx context.Context, e expr) ([]*FailedMessage, error) {
-	rows, err := s.db.WithContext(ctx).Raw(e.text, e.args...).Rows()
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var msgs []*FailedMessage
+func (s *store) query(ctx context.Context, e expr) (msgs []*FailedMessage, err error) {
 	var r scannedRow
 	targets := r.targets()
-	for rows.Next() {
+	err = s.scan(ctx, e, func(rows *databasesql.Rows) error {
+		if rows == nil {
+			msgs = nil
+			return nil
+		}
 		if err := rows.Scan(targets...); err != nil {
-			return nil, err
+			return err
 		}
 		msgs = append(msgs, r.message())
-	}
-	return msgs, rows.Err()
+		return nil
+	})
+	return msgs, err
 }
 
 // queryIDs runs a statement that returns rows' IDs.
-func (s *store) queryIDs(ctx context.Context, e expr) ([]string, error) {
-	rows, err := s.db.WithContext(ctx).Raw(e.text, e.args...).Rows()
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var ids []string
-	for rows.Next() {
+func (s *store) queryIDs(ctx context.Context, e expr) (ids []string, err error) {
+	err = s.scan(ctx, e, func(rows *databasesql.Rows) error {
+		if rows == nil {
+			ids = nil
+			return nil
+		}
 		var id string
 		if err := rows.Scan(&id); err != nil {
-			return nil, err
+			return err
 		}
 		ids = append(ids, id)
+		return nil
+	})
+	return ids, err
+}
+
+// scan runs a statement and hands over each of its rows; before the first, nil, as it may begin anew.
+func (s *store) scan(ctx context.Context, e expr, each func(*databasesql.Rows) error) error {
+	return s.serialized(ctx, func() error {
+		rows, err := s.db.WithContext(ctx).Raw(e.text, e.args...).Rows()
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		if err := each(nil); err != nil {
+			return err
+		}
+		for rows.Next() {
+			if err := each(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// serialized repeats a statement that the database broke off because of what others did at the same time: a deadlock,
+// or, where the user's connections are stricter than READ COMMITTED, a failed serialization.
+func (s *store) serialized(ctx context.Context, statement func() error) error {
+	for try := 1; ; try++ {
+		err := statement()
+		if err == nil || s.inTransaction || !isConflict(err) || try == maxConflicts {
+			return err
+		}
+		timer := time.NewTimer(rand.N(time.Duration(try) * 5 * time.Millisecond))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
 	}
-	return ids, rows.Err()
+}
+
+const maxConflicts = 20
+
+// isConflict goes by the SQL standard's class 40, transaction rollback: serialization failure and, PostgreSQL's, deadlock.
+func isConflict(err error) bool {
+	var state interface{ SQLState() string }
+	return errors.As(err, &state) && (state.SQLState() == "40001" || state.SQLState() == "40P01")
 }
 
 // insistently repeats work, which must be safe to repeat, until it succeeds or the save timeout has passed.
@@ -133,5 +184,3 @@ func (s *store) timeOr(t *time.Time, other expr) expr {
 	}
 	return s.time(*t)
 }
-
-var null = expr{text: "NULL"}

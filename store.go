@@ -27,6 +27,8 @@ type store struct {
 	db          *gorm.DB
 	dialect     *dialect.Dialect
 	saveTimeout time.Duration
+
+	inTransaction bool // of the caller's: a statement that fails there is not repeated
 }
 
 func newStore(db *gorm.DB) (*store, error) {
