@@ -456,5 +456,5 @@ func TestFault29_ManySlowHosts(t *testing.T) {
 		}
 		sum := retryAll(t, c, hermes.RetryOptions{BatchSize: 50, PerHost: 2, Concurrency: 32})
 		assert.Equal(t, hermes.RetrySummary{Delivered: hosts*rows + others}, sum, "nobody had to give up waiting")
-	}, hermes.WithRequestTimeout(4*time.Second))
+	}, hermes.WithRequestTimeout(20*time.Second))
 }
