@@ -46,17 +46,22 @@ func (c *Client) GatherFailedMessagesForRetry(ctx context.Context, opts GatherOp
 	if limit <= 0 {
 		limit = defaultGatherLimit
 	}
-	msgs, err := c.gather(ctx, dueRows{filter: opts.Filter}, limit, uuidv7.New())
+	msgs, err := c.gather(ctx, dueRows{filter: opts.Filter, claims: notSuspect}, limit, uuidv7.New())
 	if err != nil || len(msgs) > 0 {
 		return msgs, err
 	}
-	return c.gather(ctx, dueRows{filter: opts.Filter, suspect: true}, 1, uuidv7.New())
+	return c.gather(ctx, dueRows{filter: opts.Filter, claims: isSuspect}, 1, uuidv7.New())
 }
+
+const (
+	isSuspect  = "claims >= "
+	notSuspect = "claims < "
+)
 
 // dueRows says which of the rows that are due to claim.
 type dueRows struct {
 	filter   Filter
-	suspect  bool           // only those that are suspect; else only those that are not
+	claims   string         // condition on how often it was claimed; "": any
 	since    time.Time      // due by this time, by the database's clock; zero: by now
 	after    *FailedMessage // behind this one, in the order in which rows are due; nil: from the first on
 	again    bool           // that one included
@@ -129,18 +134,16 @@ func (s *store) unclaimed() expr {
 
 func (c *Client) claimDue(ctx context.Context, which dueRows, limit int, token string) ([]*FailedMessage, error) {
 	s := c.store
-	suspicion := "<"
-	if which.suspect {
-		suspicion = ">="
-	}
 	held := sql("claim_token = ", arg(token))
 	where := append(s.conditions(which.filter),
 		sql("sender = ", arg(c.sender)),
 		sql("next_attempt_at <= ", s.timeOr(&which.since, s.now())),
 		expr{text: "retryable"},
 		sql("(", s.unclaimed(), " OR ", held, ")"),
-		sql("claims "+suspicion+" ", arg(suspectClaims)),
 	)
+	if which.claims != "" {
+		where = append(where, sql(which.claims, arg(suspectClaims)))
+	}
 	if which.after != nil {
 		behind := " > "
 		if which.again {

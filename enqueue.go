@@ -70,17 +70,16 @@ func (c *Client) insertInto(ctx context.Context, tx *gorm.DB, row *newRow) error
 	case tx.Error != nil:
 		return tx.Error
 	}
-	if err := c.store.on(ctx, tx).insert(ctx, row); err != nil {
+	if err := c.store.on(tx).insert(ctx, row); err != nil {
 		return fmt.Errorf("hermes: enqueuing: %w", err)
 	}
 	return nil
 }
 
 // on returns the store as it is seen on tx's connection.
-func (s *store) on(ctx context.Context, tx *gorm.DB) *store {
+func (s *store) on(tx *gorm.DB) *store {
 	other := *s
 	other.inTransaction = true
-	other.db = s.db.WithContext(ctx) // with a statement of its own
-	other.db.Statement.ConnPool = tx.Statement.ConnPool
+	other.pool = tx.Statement.ConnPool
 	return &other
 }

@@ -48,16 +48,12 @@ func (g *groupCommit) together(ctx context.Context, row *newRow) error {
 		return err
 	}
 	own := &saving{row: row, lead: make(chan struct{}, 1), result: make(chan error, 1)}
-	g.mu.Lock()
-	g.waiting = append(g.waiting, own)
-	if !g.writing {
-		g.writing = true
-		own.lead <- struct{}{}
+	if g.enter(own) {
+		return g.write(ctx, own)
 	}
-	g.mu.Unlock()
 	select {
 	case <-own.lead:
-		return g.write(ctx)
+		return g.write(ctx, own)
 	case err := <-own.result:
 		return err
 	case <-ctx.Done():
@@ -66,43 +62,53 @@ func (g *groupCommit) together(ctx context.Context, row *newRow) error {
 	}
 }
 
-// write inserts what has collected, the caller's row first, and tells the others how it went.
-func (g *groupCommit) write(ctx context.Context) error {
-	group := g.take()
-	rows := make([]*newRow, len(group))
-	for i, s := range group {
-		rows[i] = s.row
+// enter tells whether own may write at once; else it waits.
+func (g *groupCommit) enter(own *saving) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.writing {
+		g.writing = true
+		return true
+	}
+	g.waiting = append(g.waiting, own)
+	return false
+}
+
+// write inserts own's row and what has collected, and tells the others how it went.
+func (g *groupCommit) write(ctx context.Context, own *saving) error {
+	others := g.take(len(own.row.Body))
+	rows := []*newRow{own.row}
+	for _, s := range others {
+		rows = append(rows, s.row)
 	}
 	// Half the time, so that there is some left for each to try alone.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.store.saveTimeout/2)
 	defer cancel()
 	err := g.store.insert(ctx, rows...)
-	for _, s := range group[1:] {
+	for _, s := range others {
 		s.result <- err
 	}
-	g.next(err)
+	g.leave(err)
 	return err
 }
 
-// take removes the next group from those who wait; its first is the one who leads.
-func (g *groupCommit) take() []*saving {
+// take removes the next group from those who wait; the row of the one who leads has that many bytes.
+func (g *groupCommit) take(size int) []*saving {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n, size := 0, 0
-	for n < min(len(g.waiting), longestGroup) {
-		size += len(g.waiting[n].row.Body)
-		if n > 0 && size > longestGroupBody {
+	n := 0
+	for ; n < min(len(g.waiting), longestGroup-1); n++ {
+		if size += len(g.waiting[n].row.Body); size > longestGroupBody {
 			break
 		}
-		n++
 	}
 	group := slices.Clone(g.waiting[:n])
 	g.waiting = slices.Delete(g.waiting, 0, n)
 	return group
 }
 
-// next lets the first who waits lead. After a failure all who wait are sent to try alone: the time for it runs.
-func (g *groupCommit) next(err error) {
+// leave ends an insert. After a failure all who wait are sent to try alone: the time for it runs.
+func (g *groupCommit) leave(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err != nil {
@@ -111,29 +117,30 @@ func (g *groupCommit) next(err error) {
 		}
 		g.waiting = nil
 	}
-	g.hand()
+	g.next()
 }
 
-// hand passes the writing on, if there is anyone. g.mu is held.
-func (g *groupCommit) hand() {
-	g.writing = len(g.waiting) > 0
-	if g.writing {
-		g.waiting[0].lead <- struct{}{}
+// next lets the first who waits lead. g.mu is held.
+func (g *groupCommit) next() {
+	if len(g.waiting) == 0 {
+		g.writing = false
+		return
 	}
+	g.waiting[0].lead <- struct{}{}
+	g.waiting = slices.Delete(g.waiting, 0, 1)
 }
 
 // withdraw takes a row back that nobody has begun to write.
 func (g *groupCommit) withdraw(own *saving) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	i := slices.Index(g.waiting, own)
-	if i < 0 {
+	if i := slices.Index(g.waiting, own); i >= 0 {
+		g.waiting = slices.Delete(g.waiting, i, i+1)
 		return
 	}
-	g.waiting = slices.Delete(g.waiting, i, i+1)
 	select {
 	case <-own.lead:
-		g.hand()
-	default:
+		g.next()
+	default: // another writes it
 	}
 }

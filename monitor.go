@@ -213,7 +213,7 @@ func (m *Monitor) Count(ctx context.Context, f Filter) (int64, error) {
 	s := m.store
 	count := sql("SELECT count(*) FROM failed_message WHERE ", list(s.conditions(f), " AND "))
 	var n int64
-	if err := s.db.WithContext(ctx).Raw(count.text, count.args...).Row().Scan(&n); err != nil {
+	if err := s.queryValue(ctx, count, &n); err != nil {
 		return 0, fmt.Errorf("hermes: counting: %w", err)
 	}
 	return n, nil

@@ -196,7 +196,7 @@ func (p *pass) take(r claimResult) {
 		}
 	}
 	for _, s := range p.claims.noted(r) {
-		if p.err != nil || !p.hosts.add(s) {
+		if s.later || p.err != nil || !p.hosts.add(s) {
 			p.unsaved = append(p.unsaved, s)
 		}
 	}
@@ -222,8 +222,8 @@ func (p *pass) note(r recordResult) {
 	p.summary.Released += r.Released
 	for _, s := range r.group {
 		p.claims.settled(s)
-		if s.later {
-			p.hosts.left(s)
+		if s.later && s.msg.Claims <= suspectClaims {
+			p.hosts.left(s.msg.Host)
 		}
 	}
 	if r.err != nil {

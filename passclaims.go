@@ -25,9 +25,10 @@ type claims struct {
 	max   int
 	few   int // rows of a slow host
 
-	main     *scan            // nil: it has come to its end, as have the others
-	slow     map[string]*scan // by host
-	suspects *scan
+	all      dueRows
+	main     *scan            // nil: it has come to its end
+	slow     map[string]*scan // by host; each until it has come to its end
+	suspects []string         // IDs of rows that are to be sent alone, in the end
 
 	batches map[*batch]struct{}
 	renewal bool // it is time to look whether any must be renewed
@@ -59,17 +60,17 @@ type renewal struct {
 
 func newClaims(c *Client, opts RetryOptions) claims {
 	return claims{c: c, max: opts.BatchSize, limit: min(opts.BatchSize, firstBatch), few: 2 * opts.PerHost,
-		main:     &scan{dueRows{filter: opts.Filter}},
-		slow:     map[string]*scan{},
-		suspects: &scan{dueRows{filter: opts.Filter, suspect: true}},
-		batches:  map[*batch]struct{}{},
+		all:     dueRows{filter: opts.Filter},
+		slow:    map[string]*scan{},
+		batches: map[*batch]struct{}{},
 	}
 }
 
 // begin settles what the pass is over.
 func (cl *claims) begin(ctx context.Context) error {
 	now, err := cl.c.store.clock(ctx)
-	cl.main.since, cl.suspects.since = now, now
+	cl.all.since = now
+	cl.main = &scan{cl.all}
 	return err
 }
 
@@ -87,13 +88,15 @@ func (cl *claims) next(h *hosts, isIdle bool) func(context.Context) claimResult 
 	if host := h.nextHungry(); host != "" && cl.slow[host] != nil {
 		return cl.gather(cl.slow[host], min(cl.limit, cl.few))
 	}
-	if cl.suspects != nil && cl.main == nil && len(cl.slow) == 0 && isIdle && h.queued == 0 {
-		return cl.gather(cl.suspects, 1) // they are sent alone
+	if cl.main == nil && len(cl.slow) == 0 && len(cl.suspects) > 0 && isIdle && h.queued == 0 {
+		alone := &scan{cl.all}
+		alone.filter.IDs, cl.suspects = cl.suspects[:1], cl.suspects[1:]
+		return cl.gather(alone, 1)
 	}
 	return nil
 }
 
-func (cl *claims) areDone() bool { return cl.main == nil && len(cl.slow) == 0 && cl.suspects == nil }
+func (cl *claims) areDone() bool { return cl.main == nil && len(cl.slow) == 0 && len(cl.suspects) == 0 }
 
 func (cl *claims) gather(s *scan, limit int) func(context.Context) claimResult {
 	which := s.dueRows
@@ -128,8 +131,13 @@ func (cl *claims) noted(r claimResult) []*sending {
 	cl.batches[b] = struct{}{}
 	all := make([]*sending, len(r.msgs))
 	for i, msg := range r.msgs {
-		all[i] = &sending{msg: msg, batch: b, claim: &claim{id: msg.ID, token: b.token, by: cl.c.instanceID, ttl: cl.c.claimTTL}}
-		b.open[all[i]] = struct{}{}
+		s := &sending{msg: msg, batch: b, claim: &claim{id: msg.ID, token: b.token, by: cl.c.instanceID, ttl: cl.c.claimTTL}}
+		if msg.Claims > suspectClaims && (r.scan == cl.main || r.scan == cl.slow[r.scan.host]) {
+			s.later = true
+			cl.suspects = append(cl.suspects, msg.ID)
+		}
+		b.open[s] = struct{}{}
+		all[i] = s
 	}
 	return all
 }
@@ -139,9 +147,7 @@ func (cl *claims) exhausted(s *scan) {
 	switch s {
 	case cl.main:
 		cl.main = nil
-	case cl.suspects:
-		cl.suspects = nil
-	default:
+	case cl.slow[s.host]:
 		delete(cl.slow, s.host)
 	}
 }
@@ -157,7 +163,8 @@ func (cl *claims) adapt(msgs []*FailedMessage) {
 
 // setApart has a host's rows claimed apart, from this one on.
 func (cl *claims) setApart(host string, first *FailedMessage) {
-	apart := &scan{dueRows{filter: cl.suspects.filter, since: cl.suspects.since, host: host, after: first, again: true}}
+	apart := &scan{cl.all}
+	apart.host, apart.after, apart.again = host, first, true
 	cl.slow[host] = apart
 	if cl.main != nil {
 		cl.main.notHosts = append(cl.main.notHosts, host)
@@ -170,7 +177,6 @@ func (cl *claims) giveUp(host string) {
 		cl.main.notHosts = append(cl.main.notHosts, host)
 	}
 	delete(cl.slow, host)
-	cl.suspects.notHosts = append(cl.suspects.notHosts, host)
 }
 
 // settled notes that a row is done with.

@@ -206,10 +206,11 @@ func (h *hosts) slowDown(now time.Time) map[string][]*sending {
 }
 
 // left notes that a row of a slow host is back in the table, where it can be claimed again.
-func (h *hosts) left(s *sending) {
-	of := h.byName[s.msg.Host]
-	of.leaving--
-	h.feed(of)
+func (h *hosts) left(name string) {
+	if of := h.byName[name]; of != nil && of.leaving > 0 {
+		of.leaving--
+		h.feed(of)
+	}
 }
 
 // feed asks for more rows of a slow host.

@@ -78,8 +78,7 @@ func (c *Client) Purge(ctx context.Context, f Filter) (int64, error) {
 // clock reads the database's clock.
 func (s *store) clock(ctx context.Context) (time.Time, error) {
 	var now dialect.ScanTime
-	err := s.serialized(ctx, func() error { return s.db.WithContext(ctx).Raw("SELECT " + s.dialect.Now).Row().Scan(&now) })
-	if err != nil {
+	if err := s.queryValue(ctx, sql("SELECT ", s.now()), &now); err != nil {
 		return time.Time{}, err
 	}
 	if !now.Valid {

@@ -11,8 +11,8 @@ import (
 // RetryOptions says which rows a pass retries, and how fast. Its zero value retries all that are due.
 type RetryOptions struct {
 	Filter      Filter  // among those due
-	Concurrency int     // attempts at a time; 0: 64
-	PerHost     int     // of them to one host, by this pass; 0: 16
+	Concurrency int     // attempts at a time; 0: 64. With a single host, PerHost is what counts
+	PerHost     int     // attempts at a time to one host, by this pass; 0: 16
 	BatchSize   int     // rows claimed at a time, at most; 0: 500
 	RatePerHost float64 // attempts begun per second to one host, by this pass; 0: as many as there can be
 

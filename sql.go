@@ -57,9 +57,12 @@ func list(parts []expr, separator string) expr {
 // exec runs a statement and tells how many rows it touched.
 func (s *store) exec(ctx context.Context, e expr) (touched int64, err error) {
 	err = s.serialized(ctx, func() error {
-		result := s.db.WithContext(ctx).Exec(e.text, e.args...)
-		touched = result.RowsAffected
-		return result.Error
+		result, err := s.pool.ExecContext(ctx, s.dialect.Bind(e.text), e.args...)
+		if err != nil {
+			return err
+		}
+		touched, err = result.RowsAffected()
+		return err
 	})
 	return touched, err
 }
@@ -99,10 +102,20 @@ func (s *store) queryIDs(ctx context.Context, e expr) (ids []string, err error) 
 	return ids, err
 }
 
+// queryValue runs a statement that returns one row of one column.
+func (s *store) queryValue(ctx context.Context, e expr, value any) error {
+	return s.scan(ctx, e, func(rows *databasesql.Rows) error {
+		if rows == nil {
+			return nil
+		}
+		return rows.Scan(value)
+	})
+}
+
 // scan runs a statement and hands over each of its rows; before the first, nil, as it may begin anew.
 func (s *store) scan(ctx context.Context, e expr, each func(*databasesql.Rows) error) error {
 	return s.serialized(ctx, func() error {
-		rows, err := s.db.WithContext(ctx).Raw(e.text, e.args...).Rows()
+		rows, err := s.pool.QueryContext(ctx, s.dialect.Bind(e.text), e.args...)
 		if err != nil {
 			return err
 		}

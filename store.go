@@ -24,7 +24,8 @@ import (
 // store is the table. It writes SQL of its own: GORM's Save brings deleted rows back, its Updates drop zero values or
 // bypass serializers, and its locking clauses are silently left out on SQLite.
 type store struct {
-	db          *gorm.DB
+	db          *gorm.DB      // for migrating
+	pool        gorm.ConnPool // for all else, db's own: GORM would spend more on a statement's arguments than the driver does
 	dialect     *dialect.Dialect
 	saveTimeout time.Duration
 
@@ -57,7 +58,7 @@ func newStore(db *gorm.DB) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: db: %w", ErrInvalidOption, err)
 	}
-	return &store{db: own, dialect: d, saveTimeout: 5 * time.Second}, nil
+	return &store{db: own, pool: pool, dialect: d, saveTimeout: 5 * time.Second}, nil
 }
 
 // ownDialector is the user's without what the user attached to their session: callbacks and plugins, which would see

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Dialect is one of the databases. Its expressions are SQL text with GORM's placeholders.
+// Dialect is one of the databases. Its expressions are SQL text with question marks for arguments.
 type Dialect struct {
 	Name string // GORM's name of it
 
@@ -51,6 +51,23 @@ var (
 	firstTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
 	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
 )
+
+// Bind gives text the database's own placeholders. A question mark in it is a placeholder always.
+func (d *Dialect) Bind(text string) string {
+	if !d.postgres {
+		return text
+	}
+	bound := make([]byte, 0, len(text)+len(text)/8)
+	for n := 0; ; {
+		i := strings.IndexByte(text, '?')
+		if i < 0 {
+			return string(append(bound, text...))
+		}
+		n++
+		bound = strconv.AppendInt(append(append(bound, text[:i]...), '$'), int64(n), 10)
+		text = text[i+1:]
+	}
+}
 
 // Time is t as an argument. Outside the years 1 to 9999 texts do not sort as times do, and PostgreSQL has an end too:
 // there it is the first or the last time that both databases have.
