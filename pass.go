@@ -200,6 +200,9 @@ func (p *pass) take(r claimResult) {
 			p.unsaved = append(p.unsaved, s)
 		}
 	}
+	if r.scan != nil && r.scan.host != "" {
+		p.hosts.claimed(r.scan.host)
+	}
 }
 
 // record writes down what has ended since the last time.

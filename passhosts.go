@@ -213,6 +213,13 @@ func (h *hosts) left(name string) {
 	}
 }
 
+// claimed notes that more rows of a slow host were asked for, which need not have brought any to send.
+func (h *hosts) claimed(name string) {
+	if of := h.byName[name]; of != nil {
+		h.feed(of)
+	}
+}
+
 // feed asks for more rows of a slow host.
 func (h *hosts) feed(of *host) {
 	if len(of.queue) < h.perHost && of.leaving == 0 && !of.dead && !slices.Contains(h.hungry, of.name) {

@@ -245,3 +245,22 @@ func TestRetryAllTakesSuspectsLastAndAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestRetryAllEndsThoughASlowHostHasSuspectsOnly: a claim of a slow host's rows brought nothing to send but suspects, which
+// are put aside, and the pass waited for more for ever.
+func TestRetryAllEndsThoughASlowHostHasSuspectsOnly(t *testing.T) {
+	each(t, func(t *testing.T, c *hermes.Client, db *gorm.DB) {
+		r := newReceiver(t, func(int, http.ResponseWriter, *http.Request) { <-time.After(100 * time.Millisecond) })
+		for i := range 32 {
+			msg := saved(t, c, to(r.URL), dueSince(time.Hour-time.Duration(i)*time.Second))
+			if i >= 24 {
+				set(t, db, msg.ID, "claims", 5)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		sum, err := c.RetryAll(ctx, hermes.RetryOptions{BatchSize: 50, PerHost: 2})
+		require.NoError(t, err)
+		assert.EqualValues(t, 32, sum.Delivered)
+	})
+}
