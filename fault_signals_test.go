@@ -4,6 +4,7 @@ package hermes_test
 
 import (
 	"net/http"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,17 +64,27 @@ func TestFault25_StoppedInAPassPastItsClaims(t *testing.T) {
 			<-answer
 			w.WriteHeader(503)
 		})
+		release := sync.OnceFunc(func() { close(answer) })
+		defer release()
 		const rows = 40 // more than it sends to a host at once
 		multiply(t, db, saved(t, c, to(r.URL)).ID, rows-1)
 		p := start(t, "retry all", dsn)
 		for range 16 {
 			<-arrived
 		}
+		// When it has claimed all it asks the database for nothing more; stopped before, it may hold SQLite's write lock.
+		require.Eventually(t, func() bool {
+			return count(t, c, hermes.Filter{States: []hermes.State{hermes.StateClaimed}}) == rows
+		}, 20*time.Second, 50*time.Millisecond)
 		require.NoError(t, p.Signal(syscall.SIGSTOP))
 		exec(t, db, "UPDATE failed_message SET claimed_until = ?", ago(time.Second))
-		others := gather(t, newClient(t, db, hermes.WithInstanceID("another")), hermes.GatherOptions{})
-		require.Len(t, others, rows)
-		close(answer)
+		another := newClient(t, db, hermes.WithInstanceID("another"))
+		var others []*hermes.FailedMessage
+		require.Eventually(t, func() bool { // a statement of the stopped process may still be at work on some
+			others = append(others, gather(t, another, hermes.GatherOptions{})...)
+			return len(others) == rows
+		}, 20*time.Second, 10*time.Millisecond)
+		release()
 		require.NoError(t, p.Signal(syscall.SIGCONT))
 		told := p.wait(t)
 		assert.Empty(t, told.Errors)

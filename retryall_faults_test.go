@@ -295,7 +295,7 @@ func TestRetryAllLosesNoClaimOfWhatItDelivers(t *testing.T) {
 
 func TestRetryAllClaimsFewLargeRows(t *testing.T) {
 	each(t, func(t *testing.T, c *hermes.Client, db *gorm.DB) {
-		const rows = 80
+		const rows = 120
 		var most atomic.Int64
 		r := newReceiver(t, func(n int, _ http.ResponseWriter, _ *http.Request) {
 			if n%8 == 1 {
@@ -306,7 +306,7 @@ func TestRetryAllClaimsFewLargeRows(t *testing.T) {
 		multiply(t, db, first.ID, rows-1)
 		assert.EqualValues(t, rows, retryAll(t, c, hermes.RetryOptions{}).Delivered)
 		t.Logf("at most %d claimed", most.Load())
-		assert.LessOrEqual(t, most.Load(), int64(40))
+		assert.LessOrEqual(t, most.Load(), int64(90), "four batches of 16 MiB, and what is on its way")
 	}, hermes.WithRequestTimeout(30*time.Second), hermes.WithSaveTimeout(20*time.Second))
 }
 
