@@ -3,6 +3,7 @@ package hermes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -59,6 +60,9 @@ func (c *Client) recordGroup(ctx context.Context, group []*sending) recordResult
 	}
 	r.err = errors.Join(r.err, c.recordDelivered(ctx, delivered, &r.RetrySummary), c.recordFailed(ctx, failed, &r.RetrySummary),
 		c.recordUnsent(ctx, unsent, &r.Released), c.recordUnsent(ctx, later, new(int64)))
+	if r.err != nil {
+		r.err = fmt.Errorf("hermes: recording: %w", r.err)
+	}
 	for _, s := range group {
 		if s.o != nil {
 			c.end(s.o)
