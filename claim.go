@@ -237,8 +237,8 @@ func (c *Client) newClaim(id string) *claim {
 	return &claim{id: id, token: token(uuidv7.New()), by: c.instanceID, ttl: c.claimTTL, until: time.Now().Add(c.claimTTL)}
 }
 
-// take claims the row with this ID, if it is free or proof proves the claim it has, and returns what is in it. The claim's new proof is known to this call alone, so that of several with the same one only the first
-// goes on.
+// take claims the row with this ID, if it is free or proof proves the claim it has, and returns what is in it. The claim's
+// new proof is known to this call alone, so that of several with the same one only the first goes on.
 func (c *Client) take(ctx context.Context, id, proof string) (*claim, *FailedMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.saveTimeout)
 	defer cancel()

@@ -27,13 +27,15 @@ func (c *Client) firstDue(o *outgoing, r *result) due {
 
 // nextDue tells when a row whose retries have failed that often is to be attempted again.
 func (c *Client) nextDue(o *outgoing, r *result, retries int) due {
-	if len(o.config.schedule) == 0 {
-		return c.dueAfter(o, r, max(0, c.redeliveryBackoff.Delay(retries)))
+	delay := c.redeliveryBackoff.Delay(retries)
+	if schedule := o.config.schedule; len(schedule) > 0 {
+		if retries >= len(schedule) {
+			return due{never: true}
+		}
+		delay = schedule[retries]
 	}
-	if retries >= len(o.config.schedule) {
-		return due{never: true}
-	}
-	return c.dueAfter(o, r, o.config.schedule[retries])
+	// Not at once, by a clock of milliseconds: the pass in which it failed would send it again.
+	return c.dueAfter(o, r, max(time.Millisecond, delay))
 }
 
 // dueAfter heeds what bears on a delay: the receiver's Retry-After, if longer, and the message's NotAfter.

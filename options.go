@@ -302,8 +302,8 @@ func WithSender(name string) Option {
 // WithRequestSigner sets what adds to a request, before every attempt and every redirect within its origin, that which
 // must never be stored: an Authorization header, a signature, a query. It may read the body and change URL, Host and
 // Header of the request it gets, nothing else. It gets requests to every host that this client sends to, or a job with its
-// WithSender: it must look at the host before it gives away what is meant for another. An error or a panic fails the attempt, which can be retried; nothing is
-// sent then. It is called by many goroutines.
+// WithSender: it must look at the host before it gives away what is meant for another. An error or a panic fails the
+// attempt, which can be retried; nothing is sent then. It is called by many goroutines.
 func WithRequestSigner(sign func(*http.Request) error) Option {
 	return optionFunc(func(c *config) {
 		if sign == nil {

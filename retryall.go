@@ -48,10 +48,11 @@ func (o *RetryOptions) setDefaults() error {
 	return errors.Join(errs...)
 }
 
-// RetryAll makes one pass over the rows of this client's WithSender that were due when it started: one attempt for each
-// (WithMaxRetryAttempts does not count), those due longest first, many at a time. What is delivered is deleted, what failed is recorded and due again later,
-// not within the pass. Any number of instances may make passes at the same time: rows are claimed in batches, and the
-// claims kept as long as they are needed.
+// RetryAll makes one pass over the rows of this client's WithSender that were due when it started: one attempt for each,
+// those due longest first, many at a time. WithMaxRetryAttempts does not count; only an attempt that met a kept-alive
+// connection that had died is repeated, at once and once. What is delivered is deleted, what failed is recorded and due
+// again later, not within the pass. Any number of instances may make passes at the same time: rows are claimed in batches,
+// and the claims kept as long as they are needed.
 //
 // A host that is slow or dead does not hold up the others: PerHost bounds what it takes of the pass, and after five
 // attempts, one after the other, to which it gave no answer, its rows are given back, without an attempt counted for those

@@ -19,9 +19,10 @@ import (
 // also if the message was saved; the one exception is *NotSavedError. Without an answer the error is a *SendError that
 // names the row. Redirects are left to the http.Client above, except that a message that would be turned into another
 // (a POST answered 301 or 302), or that cannot be followed, is saved as invalid; a 303 counts as processed. What the
-// client above makes of a redirect, an error of its CheckRedirect say, is not seen here. Request.Cancel is ignored. The body of a 2xx answer is not
-// bounded, and the attempt's timeout ends with its header. Only methods that are not safe become rows: a HEAD that ends
-// in 404 is no lost message. Hooks report a message's ID in every case.
+// client above makes of a redirect, an error of its CheckRedirect say, is not seen here; what it sends on is a message of
+// its own, with the same key. Request.Cancel is ignored. The body of a 2xx answer is not bounded, and the attempt's timeout
+// ends with its header. Only methods that are not safe become rows: a HEAD that ends in 404 is no lost message. Hooks
+// report a message's ID in every case, with the request's context.
 func (c *Client) Transport(opts ...SendOption) http.RoundTripper {
 	return &transport{client: c, opts: slices.Clone(opts)}
 }
