@@ -227,9 +227,9 @@ func (c *Client) release(ctx context.Context, token string, ids []string) (int64
 // claim is what a call holds of a row.
 type claim struct {
 	id, token string
-	by        string
-	ttl       time.Duration
-	until     time.Time // by this process' clock, and not after it runs out by the database's
+	by        string        // for inserting the row with its claim
+	ttl       time.Duration // the same
+	until     time.Time     // by this process' clock, and not after it runs out by the database's
 }
 
 // newClaim is a claim about to be made, of which nobody else has the proof.

@@ -41,8 +41,7 @@ func (c *Client) Enqueue(ctx context.Context, tx *gorm.DB, req *http.Request, at
 		return nil, ErrShutdown
 	}
 	msg, when := c.newFailedMessage(o, &result{Response: &Response{Outcome: Retryable}})
-	row := &newRow{FailedMessage: *msg, due: when}
-	row.CreatedAt, row.UpdatedAt, row.NextAttemptAt = time.Time{}, time.Time{}, nil
+	row := rowFrom(msg, when, nil)
 	if !at.IsZero() {
 		at = at.UTC().Round(0)
 		msg.NextAttemptAt, row.NextAttemptAt = &at, &at

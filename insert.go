@@ -15,6 +15,13 @@ type newRow struct {
 	held          *claim // nil: it is free
 }
 
+// rowFrom is msg as a row whose times are the database's.
+func rowFrom(msg *FailedMessage, when due, held *claim) *newRow {
+	row := &newRow{FailedMessage: *msg, due: when, held: held}
+	row.CreatedAt, row.UpdatedAt, row.NextAttemptAt = time.Time{}, time.Time{}, nil
+	return row
+}
+
 // insert writes rows, all or none, except those that are there: an insert whose answer got lost can be repeated.
 func (s *store) insert(ctx context.Context, rows ...*newRow) error {
 	var args []any

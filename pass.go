@@ -108,7 +108,7 @@ func (p *pass) step(look <-chan time.Time, done *<-chan struct{}, stopped *chan 
 	}
 	select {
 	case work <- next:
-		p.hosts.sent(next)
+		p.hosts.sent()
 		p.inFlight++
 	case s := <-p.ended:
 		p.attemptEnded(s)

@@ -23,19 +23,15 @@ type claims struct {
 	c     *Client
 	limit int // of the next batch
 	max   int
-	few   int // rows of a slow host
 
 	all      dueRows
-	main     *scan            // nil: it has come to its end
-	slow     map[string]*scan // by host; each until it has come to its end
-	suspects []string         // IDs of rows that are to be sent alone, in the end
+	main     *dueRows            // nil: it has come to its end
+	slow     map[string]*dueRows // by host; each until it has come to its end
+	suspects []string            // IDs of rows that are to be sent alone, in the end
 
 	batches map[*batch]struct{}
 	renewal bool // it is time to look whether any must be renewed
 }
-
-// scan is a way through the rows that are due.
-type scan struct{ dueRows }
 
 // batch is rows that were claimed together: they share a token.
 type batch struct {
@@ -46,7 +42,7 @@ type batch struct {
 }
 
 type claimResult struct {
-	scan *scan // nil: a renewal
+	scan *dueRows // nil: a renewal
 	msgs []*FailedMessage
 	renewal
 	err error
@@ -59,9 +55,9 @@ type renewal struct {
 }
 
 func newClaims(c *Client, opts RetryOptions) claims {
-	return claims{c: c, max: opts.BatchSize, limit: min(opts.BatchSize, firstBatch), few: 2 * opts.PerHost,
+	return claims{c: c, max: opts.BatchSize, limit: min(opts.BatchSize, firstBatch),
 		all:     dueRows{filter: opts.Filter},
-		slow:    map[string]*scan{},
+		slow:    map[string]*dueRows{},
 		batches: map[*batch]struct{}{},
 	}
 }
@@ -70,8 +66,14 @@ func newClaims(c *Client, opts RetryOptions) claims {
 func (cl *claims) begin(ctx context.Context) error {
 	now, err := cl.c.store.clock(ctx)
 	cl.all.since = now
-	cl.main = &scan{cl.all}
+	cl.main = cl.newScan()
 	return err
+}
+
+// newScan is a way through all that the pass is over.
+func (cl *claims) newScan() *dueRows {
+	scan := cl.all
+	return &scan
 }
 
 // next returns what is to be asked of the database now: nil, nothing.
@@ -86,10 +88,10 @@ func (cl *claims) next(h *hosts, isIdle bool) func(context.Context) claimResult 
 		return cl.gather(cl.main, cl.limit)
 	}
 	if host := h.nextHungry(); host != "" && cl.slow[host] != nil {
-		return cl.gather(cl.slow[host], min(cl.limit, cl.few))
+		return cl.gather(cl.slow[host], min(cl.limit, h.few()))
 	}
 	if cl.main == nil && len(cl.slow) == 0 && len(cl.suspects) > 0 && isIdle && h.queued == 0 {
-		alone := &scan{cl.all}
+		alone := cl.newScan()
 		alone.filter.IDs, cl.suspects = cl.suspects[:1], cl.suspects[1:]
 		return cl.gather(alone, 1)
 	}
@@ -98,8 +100,8 @@ func (cl *claims) next(h *hosts, isIdle bool) func(context.Context) claimResult 
 
 func (cl *claims) areDone() bool { return cl.main == nil && len(cl.slow) == 0 && len(cl.suspects) == 0 }
 
-func (cl *claims) gather(s *scan, limit int) func(context.Context) claimResult {
-	which := s.dueRows
+func (cl *claims) gather(s *dueRows, limit int) func(context.Context) claimResult {
+	which := *s
 	which.notHosts = slices.Clone(s.notHosts)
 	return func(ctx context.Context) claimResult {
 		r := claimResult{scan: s}
@@ -131,7 +133,7 @@ func (cl *claims) noted(r claimResult) []*sending {
 	cl.batches[b] = struct{}{}
 	all := make([]*sending, len(r.msgs))
 	for i, msg := range r.msgs {
-		s := &sending{msg: msg, batch: b, claim: &claim{id: msg.ID, token: b.token, by: cl.c.instanceID, ttl: cl.c.claimTTL}}
+		s := &sending{msg: msg, batch: b, claim: &claim{id: msg.ID, token: b.token}}
 		if msg.Claims > suspectClaims && (r.scan == cl.main || r.scan == cl.slow[r.scan.host]) {
 			s.later = true
 			cl.suspects = append(cl.suspects, msg.ID)
@@ -143,7 +145,7 @@ func (cl *claims) noted(r claimResult) []*sending {
 }
 
 // exhausted notes that a scan has come to its end.
-func (cl *claims) exhausted(s *scan) {
+func (cl *claims) exhausted(s *dueRows) {
 	switch s {
 	case cl.main:
 		cl.main = nil
@@ -163,7 +165,7 @@ func (cl *claims) adapt(msgs []*FailedMessage) {
 
 // setApart has a host's rows claimed apart, from this one on.
 func (cl *claims) setApart(host string, first *FailedMessage) {
-	apart := &scan{cl.all}
+	apart := cl.newScan()
 	apart.host, apart.after, apart.again = host, first, true
 	cl.slow[host] = apart
 	if cl.main != nil {

@@ -129,7 +129,7 @@ func (h *hosts) next(now time.Time) *sending {
 }
 
 // sent notes that the row that next returned is on its way: the host goes to the end of the line.
-func (h *hosts) sent(_ *sending) {
+func (h *hosts) sent() {
 	to := h.ready[0]
 	h.ready = h.ready[1:]
 	to.queue[0] = nil
@@ -185,12 +185,14 @@ func (h *hosts) keep(of *host, n int) []*sending {
 	return rest
 }
 
+// few is how many rows of a slow host are kept.
+func (h *hosts) few() int { return 2 * h.perHost }
+
 // slowDown looks for hosts that have become slow, and returns what is not to be kept of each.
 func (h *hosts) slowDown(now time.Time) map[string][]*sending {
 	var rest map[string][]*sending
-	few := 2 * h.perHost
 	for name, of := range h.byName {
-		if of.slow || of.dead || len(of.queue) <= few || now.Sub(of.queue[0].batch.at) < slowAfter {
+		if of.slow || of.dead || len(of.queue) <= h.few() || now.Sub(of.queue[0].batch.at) < slowAfter {
 			continue
 		}
 		of.slow = true
@@ -199,7 +201,7 @@ func (h *hosts) slowDown(now time.Time) map[string][]*sending {
 		if rest == nil {
 			rest = map[string][]*sending{}
 		}
-		rest[name] = h.keep(of, few)
+		rest[name] = h.keep(of, h.few())
 		of.leaving = len(rest[name])
 	}
 	return rest

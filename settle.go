@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 )
 
 // settle reports a delivery, or saves the message.
@@ -47,9 +46,7 @@ func (c *Client) settleNew(ctx context.Context, o *outgoing, r *result) (*Respon
 // save makes msg a row by the database's clock. Its time is its own: the caller's context may have ended, which is why
 // it is saved.
 func (c *Client) save(ctx context.Context, msg *FailedMessage, when due, held *claim) error {
-	row := &newRow{FailedMessage: *msg, due: when, held: held}
-	row.CreatedAt, row.UpdatedAt, row.NextAttemptAt = time.Time{}, time.Time{}, nil
-	return c.saves.insert(context.WithoutCancel(ctx), row)
+	return c.saves.insert(context.WithoutCancel(ctx), rowFrom(msg, when, held))
 }
 
 // notSaved is the error of a message that was neither delivered nor, as err says, saved.
