@@ -22,32 +22,7 @@ var durabilities = map[string]hermes.Durability{
 // TestFault19_NothingGetsIntoTheStore: whatever is done with it ends in time, with an error that says so, and holds the
 // message if there is one.
 func TestFault19_NothingGetsIntoTheStore(t *testing.T) {
-	for name, broken := range map[string]func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB{
-		"read-only": func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB {
-			return testdb.Open(t, withParam(dsn, map[string]string{
-				"postgres": "default_transaction_read_only=on", "sqlite": "_query_only=true"}[db.Name()]))
-		},
-		"table missing": func(t *testing.T, db *gorm.DB, _ string) *gorm.DB {
-			exec(t, db, "ALTER TABLE failed_message RENAME TO away")
-			t.Cleanup(func() { exec(t, db, "ALTER TABLE away RENAME TO failed_message") })
-			return db
-		},
-		"the pool's one connection in use": func(t *testing.T, _ *gorm.DB, dsn string) *gorm.DB {
-			db := testdb.Open(t, dsn)
-			pool, err := db.DB()
-			require.NoError(t, err)
-			pool.SetMaxOpenConns(1)
-			tx := db.Begin()
-			require.NoError(t, tx.Error)
-			t.Cleanup(func() { tx.Rollback() })
-			return db
-		},
-		"down": func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB {
-			faulty, plan := openFaulty(t, db, dsn)
-			plan.plan(fault{at: 1, onwards: true})
-			return faulty
-		},
-	} {
+	for name, broken := range brokenStores() {
 		t.Run(name, func(t *testing.T) {
 			eachDSN(t, func(t *testing.T, dsn string) {
 				healthy := newClient(t, testdb.Open(t, dsn))

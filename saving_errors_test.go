@@ -31,8 +31,9 @@ func notSaved(t *testing.T, c *hermes.Client, req *http.Request, opts ...hermes.
 	return lost
 }
 
-func TestAStoreThatDoesNotTakeTheMessageIsANotSavedError(t *testing.T) {
-	breakers := map[string]func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB{
+// brokenStores are ways in which a database takes nothing.
+func brokenStores() map[string]func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB {
+	return map[string]func(t *testing.T, db *gorm.DB, dsn string) *gorm.DB{
 		"closed pool": func(t *testing.T, _ *gorm.DB, dsn string) *gorm.DB {
 			db := testdb.Open(t, dsn)
 			pool, err := db.DB()
@@ -67,7 +68,10 @@ func TestAStoreThatDoesNotTakeTheMessageIsANotSavedError(t *testing.T) {
 			return faulty
 		},
 	}
-	for name, broken := range breakers {
+}
+
+func TestAStoreThatDoesNotTakeTheMessageIsANotSavedError(t *testing.T) {
+	for name, broken := range brokenStores() {
 		t.Run(name, func(t *testing.T) {
 			eachDSN(t, func(t *testing.T, dsn string) {
 				healthy := newClient(t, testdb.Open(t, dsn))
